@@ -1,0 +1,42 @@
+# make train | test | lint | tensorboard. Everything is installed into .venv on first use.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+CONFIG ?= configs/antmaze.yaml
+RESUME ?=
+ARGS ?=
+PORT ?= 6006
+
+.PHONY: train test test-slow lint tensorboard clean
+
+$(BIN)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --upgrade pip
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[test,plot,notebooks]'
+	touch $@
+
+# Without a GPU the 64 critics of the paper take days: configs/cpu.yaml trains fewer of them, and says so.
+train: $(BIN)/.installed
+	@OVERLAY=""; \
+	if ! $(BIN)/python -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; then \
+	  OVERLAY="--config configs/cpu.yaml"; \
+	  echo "no GPU found: adding configs/cpu.yaml (fewer critics than the paper, bfloat16 hidden layers, compiled losses)"; \
+	fi; \
+	exec $(BIN)/python -m edp_lightning fit --config $(CONFIG) $$OVERLAY $(if $(RESUME),--ckpt_path last) $(ARGS)
+
+test: $(BIN)/.installed
+	$(BIN)/python -m pytest -q $(ARGS)
+
+test-slow: $(BIN)/.installed
+	$(BIN)/python -m pytest -q -m slow $(ARGS)
+
+lint: $(BIN)/.installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+tensorboard: $(BIN)/.installed
+	$(BIN)/tensorboard --logdir runs --port $(PORT)
+
+clean:
+	rm -rf $(VENV) *.egg-info build dist .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,20 @@
+"""Lightning callbacks: everything that happens on the finished batch or beside training. Imported as edp_lightning.callbacks."""
+
+from edp_lightning.callbacks.checkpoints import BestCheckpoint, LastCheckpoint
+from edp_lightning.callbacks.data_report import DataReport
+from edp_lightning.callbacks.entropy_tuning import EntropyCoefficientTuning
+from edp_lightning.callbacks.environment_evaluation import EnvironmentEvaluation
+from edp_lightning.callbacks.progress import TrainingProgressBar
+from edp_lightning.callbacks.speed import SpeedMonitor
+from edp_lightning.callbacks.target_update import TargetNetworkUpdate
+
+__all__ = [
+    "BestCheckpoint",
+    "DataReport",
+    "EntropyCoefficientTuning",
+    "EnvironmentEvaluation",
+    "LastCheckpoint",
+    "SpeedMonitor",
+    "TargetNetworkUpdate",
+    "TrainingProgressBar",
+]

@@ -1,0 +1,55 @@
+"""What the dataset looks like, and what the critics make of it, on TensorBoard."""
+
+import lightning as L
+import torch
+from lightning.pytorch.loggers import TensorBoardLogger
+
+ROWS = 4096
+"""Dataset rows in a histogram: enough for its shape, cheap with 64 critics."""
+
+
+class DataReport(L.Callback):
+    """Logs the data card as text, and histograms of dataset actions, of Q on the data and of the policy's actions.
+
+    Args:
+        every_n_steps: Gradient steps between the histograms of Q and of the policy's actions.
+    """
+
+    def __init__(self, every_n_steps: int = 10_000) -> None:
+        self.every_n_steps = every_n_steps
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Log the data card and the dataset's actions once, at the beginning of a run."""
+        writer = self._writer(trainer)
+        if writer is None or trainer.global_step > 0:
+            return
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        writer.add_text("data/card", data.card.markdown(), 0)
+        for index, column in enumerate(data.transitions.action.T):
+            writer.add_histogram(f"data/action_{index}", column[:: max(1, len(column) // 100_000)].cpu(), 0)
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *args: object) -> None:
+        """Log the histograms when they are due."""
+        writer = self._writer(trainer) if trainer.global_step % self.every_n_steps == 0 else None
+        if writer is None:
+            return
+        data = trainer.datamodule.transitions  # type: ignore[attr-defined]
+        rows = torch.linspace(0, len(data.action) - 1, min(ROWS, len(data.action)), device=data.action.device).long()
+        module = pl_module
+        with torch.no_grad():
+            observation = module.normalizer(data.observation[rows])  # type: ignore[operator]
+            q = module.critic(observation, data.action[rows])  # type: ignore[operator]
+        writer.add_histogram("critic/q_on_data", q.mean(dim=0).float().cpu(), trainer.global_step - 1)
+        writer.add_histogram("critic/q_spread_on_data", q.std(dim=0).float().cpu(), trainer.global_step - 1)
+        generator = torch.Generator().manual_seed(0)
+        shape = (module.actor.sde.num_steps, len(rows), data.action.shape[1])  # type: ignore[union-attr]
+        noise = torch.randn(shape, generator=generator).to(observation.device)  # type: ignore[arg-type]
+        with torch.no_grad():
+            action = module.actor.sample(observation, noise)  # type: ignore[operator, union-attr]
+        for index, column in enumerate(action.T):
+            writer.add_histogram(f"actor/action_{index}", column.float().cpu(), trainer.global_step - 1)
+
+    def _writer(self, trainer: L.Trainer):  # type: ignore[no-untyped-def]
+        if not trainer.is_global_zero or not isinstance(trainer.logger, TensorBoardLogger):
+            return None
+        return trainer.logger.experiment

@@ -1,0 +1,135 @@
+"""Periodic and final evaluation of the policy in its environment."""
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import lightning as L
+import torch
+import torch.distributed as dist
+from lightning.pytorch.utilities.seed import isolate_rng
+from rich.console import Console
+
+from edp_lightning.errors import UserError
+from edp_lightning.evaluation import EpisodeResult, rollout
+from edp_lightning.metrics import EpisodeReturn, NormalizedScore, SuccessRate
+from edp_lightning.results import result_record
+
+
+class EnvironmentEvaluation(L.Callback):
+    """Plays episodes with the current policy at every validation, and at ``test`` more of them with a result file.
+
+    Episodes are shared out over the ranks. Their seeds are fixed, so scores differ by the policy only; training's random
+    streams are left untouched. Logs ``evaluation/return``, ``success_rate``, ``normalized_score``, ``episode_length`` and
+    ``evaluation/score``, the one of them by which the task is judged and the best checkpoint is chosen.
+
+    Args:
+        num_episodes: Episodes per evaluation during training and of ``validate``.
+        num_test_episodes: Episodes of ``test``.
+        num_envs: Environments that run side by side.
+        seed: Seed of the first episode; episode i uses seed + i.
+    """
+
+    def __init__(
+        self, num_episodes: int = 20, num_test_episodes: int = 100, num_envs: int = 20, seed: int = 10_000
+    ) -> None:
+        for name, value in (
+            ("num_episodes", num_episodes),
+            ("num_test_episodes", num_test_episodes),
+            ("num_envs", num_envs),
+        ):
+            if value < 1:
+                raise UserError(f"evaluation.{name} must be at least 1; got {value}")
+        self.num_episodes = num_episodes
+        self.num_test_episodes = num_test_episodes
+        self.num_envs = num_envs
+        self.seed = seed
+        self._envs: list[gym.Env[Any, Any]] = []
+
+    def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Evaluate and log; skipped in Lightning's sanity check."""
+        if trainer.sanity_checking or trainer.datamodule.environment is None:  # type: ignore[attr-defined]
+            return
+        self._evaluate(trainer, pl_module, self.num_episodes)
+
+    def on_test_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Evaluate, log, and write ``test_<checkpoint>.json`` with every episode into the run's folder."""
+        if trainer.datamodule.environment is None:  # type: ignore[attr-defined]
+            raise UserError("this dataset names no environment to test in: set data.environment to a gymnasium id")
+        results, scores = self._evaluate(trainer, pl_module, self.num_test_episodes)
+        if not trainer.is_global_zero:
+            return
+        stem = Path(trainer.ckpt_path).stem if trainer.ckpt_path else "untrained"
+        path = Path(trainer.default_root_dir) / f"test_{stem}.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        record = result_record(trainer.datamodule.dataset_info, trainer.datamodule.environment, results, scores)  # type: ignore[attr-defined]
+        record["checkpoint"] = {"file": str(trainer.ckpt_path), "gradient_steps": self._trained_steps(trainer)}
+        record["candidates"] = pl_module.hparams["num_candidates"]
+        record["candidate_temperature"] = pl_module.hparams["candidate_temperature"]
+        path.write_text(json.dumps(record, indent=2))
+        Console().print(f"results of {len(results)} episodes: {path}")
+
+    def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Close the environments."""
+        for env in self._envs:
+            env.close()
+        self._envs = []
+
+    def _evaluate(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, num_episodes: int
+    ) -> tuple[list[EpisodeResult], dict[str, float]]:
+        environment = trainer.datamodule.environment  # type: ignore[attr-defined]
+        seeds = list(range(self.seed, self.seed + num_episodes))
+        mine = seeds[trainer.global_rank :: trainer.world_size]
+        while len(self._envs) < min(self.num_envs, len(mine)):
+            self._envs.append(environment.make())
+        start = time.perf_counter()
+        with isolate_rng():
+            results = rollout(self._envs, pl_module.act, mine) if mine else []  # type: ignore[arg-type]
+        seconds = time.perf_counter() - start
+        scores = self._log(pl_module, environment, results)
+        pl_module.log("speed/evaluation_seconds", seconds, rank_zero_only=True)
+        return _gather(results), scores
+
+    def _log(self, module: L.LightningModule, environment: Any, results: list[EpisodeResult]) -> dict[str, float]:
+        device = module.device
+        returns = torch.tensor([r.episode_return for r in results])
+        metrics: dict[str, Any] = {"return": EpisodeReturn(), "episode_length": EpisodeReturn()}
+        values = {"return": returns, "episode_length": torch.tensor([float(r.length) for r in results])}
+        judge = "return"
+        reference = environment.score_reference
+        if reference is not None:
+            metrics["normalized_score"] = NormalizedScore(reference.minimum, reference.maximum)
+            values["normalized_score"] = returns
+            judge = "normalized_score"
+        if environment.success:
+            metrics["success_rate"] = SuccessRate()
+            values["success_rate"] = torch.tensor([bool(r.success) for r in results])
+            judge = "success_rate"
+        for name in sorted({name for result in results for name in result.final}):
+            metrics[name] = EpisodeReturn()
+            values[name] = torch.tensor([result.final.get(name, float("nan")) for result in results])
+        scores = {}
+        for name, metric in metrics.items():
+            metric.to(device).update(values[name].to(device))
+            scores[name] = float(metric.compute())
+        scores["score"] = scores[judge]
+        module.log_dict({f"evaluation/{name}": value for name, value in scores.items()}, rank_zero_only=True)
+        return scores
+
+    @staticmethod
+    def _trained_steps(trainer: L.Trainer) -> int | None:
+        if not trainer.ckpt_path:
+            return None
+        return int(torch.load(trainer.ckpt_path, map_location="cpu", weights_only=True)["global_step"])
+
+
+def _gather(results: list[EpisodeResult]) -> list[EpisodeResult]:
+    """Return the episodes of all ranks in the order of their seeds."""
+    if not (dist.is_available() and dist.is_initialized()):
+        return results
+    parts: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(parts, results)
+    return sorted((result for part in parts for result in part), key=lambda result: result.seed)

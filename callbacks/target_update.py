@@ -1,0 +1,64 @@
+"""The only place where target networks and EMA weights change."""
+
+from typing import Any, Literal
+
+import lightning as L
+import torch
+from torch import nn
+
+from edp_lightning.errors import UserError
+
+
+@torch.no_grad()
+def move_towards(target: nn.Module, source: nn.Module, weight: float) -> None:
+    """Set every parameter of ``target`` to ``(1 - weight) target + weight source`` in one fused pass."""
+    torch._foreach_lerp_(list(target.parameters()), list(source.parameters()), weight)
+
+
+class TargetNetworkUpdate(L.Callback):
+    """Moves target critics by Polyak averaging and the EMA actor by exponential averaging, after each gradient step.
+
+    Args:
+        tau: Polyak step of the target critics, every gradient step, in (0, 1].
+        ema_decay: Decay of the EMA actor per update, in [0, 1).
+        ema_every: Gradient steps between updates of the EMA actor.
+        ema_start: First gradient step (counted from 0) at which the EMA actor may move.
+        ema_before_start: What the EMA actor is until then: ``copy`` of the online actor, or ``frozen`` at its initial weights as in
+            the released code of arXiv 2402.04080.
+    """
+
+    def __init__(
+        self,
+        tau: float = 0.005,
+        ema_decay: float = 0.995,
+        ema_every: int = 5,
+        ema_start: int = 1000,
+        ema_before_start: Literal["copy", "frozen"] = "copy",
+    ) -> None:
+        if not 0 < tau <= 1:
+            raise UserError(f"target_update.tau must be in (0, 1]; got {tau}")
+        if not 0 <= ema_decay < 1:
+            raise UserError(f"target_update.ema_decay must be in [0, 1); got {ema_decay}")
+        if ema_every < 1:
+            raise UserError(f"target_update.ema_every must be at least 1; got {ema_every}")
+        self.tau = tau
+        self.ema_decay = ema_decay
+        self.ema_every = ema_every
+        self.ema_start = ema_start
+        self.ema_before_start = ema_before_start
+
+    def ema_weight(self, step: int) -> float:
+        """Return how far the EMA actor moves towards the actor after gradient step ``step`` (counted from 0), in [0, 1]."""
+        if step < self.ema_start:
+            return 1.0 if self.ema_before_start == "copy" else 0.0
+        return 1 - self.ema_decay if step % self.ema_every == 0 else 0.0
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Update both averages from the weights this batch produced."""
+        module: Any = pl_module
+        move_towards(module.target_critic, module.critic, self.tau)
+        weight = self.ema_weight(trainer.global_step - 1)
+        if weight:
+            move_towards(module.ema_actor, module.actor, weight)

@@ -1,0 +1,71 @@
+"""Checkpoints that are either whole or absent."""
+
+import os
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
+
+from edp_lightning.errors import UserError
+
+FORMAT_VERSION = 1
+"""Layout of this package's part of a checkpoint; raised whenever an older file needs converting."""
+
+FORMAT_KEY = "edp_lightning_format"
+
+
+def read_checkpoint(path: str | Path) -> dict[str, Any]:
+    """Return a checkpoint of this package, on the CPU. Never executes pickled code.
+
+    Raises:
+        UserError: If the file is missing, truncated, foreign or of a newer format.
+    """
+    if not Path(path).is_file():
+        raise UserError(f"checkpoint {path} does not exist")
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(
+            f"checkpoint {path} cannot be read ({reason}): it is truncated or not a checkpoint; use an earlier one"
+        ) from error
+    if not isinstance(checkpoint, dict) or FORMAT_KEY not in checkpoint:
+        raise UserError(f"{path} is not a checkpoint of edp_lightning (no {FORMAT_KEY} in it)")
+    if checkpoint[FORMAT_KEY] > FORMAT_VERSION:
+        raise UserError(
+            f"checkpoint {path} has format {checkpoint[FORMAT_KEY]}, newer than {FORMAT_VERSION}: update edp_lightning"
+        )
+    return checkpoint
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Writes beside the target, flushes to disk and renames; a killed or failed save leaves the previous file as it was."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
+        """Save atomically.
+
+        Raises:
+            UserError: If the disk is full or not writable; the earlier checkpoint is intact.
+        """
+        target = Path(path)
+        temporary = target.with_name(f".{target.name}.writing")
+        checkpoint[FORMAT_KEY] = FORMAT_VERSION
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with temporary.open("wb") as file:
+                torch.save(checkpoint, file)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(target)
+        except (OSError, RuntimeError) as error:
+            temporary.unlink(missing_ok=True)
+            raise UserError(
+                f"checkpoint {target} could not be written ({error}): free space or choose another folder; "
+                "the checkpoint saved before it is intact"
+            ) from error
+
+    def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = True) -> dict[str, Any]:
+        """Load a checkpoint of this package; see :func:`read_checkpoint`."""
+        return read_checkpoint(path)

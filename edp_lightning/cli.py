@@ -1,0 +1,170 @@
+"""The command line: Lightning's fit, validate, test and predict with this package's callbacks, and the extra commands."""
+
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import jsonargparse
+import lightning as L
+from jsonargparse import Namespace
+from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.loggers import TensorBoardLogger
+
+from edp_lightning import __version__, callbacks
+from edp_lightning.checkpoint_io import AtomicCheckpointIO, read_checkpoint
+from edp_lightning.data.datamodule import OfflineDataModule
+from edp_lightning.errors import UserError
+from edp_lightning.module import EntropyDiffusionPolicy
+from edp_lightning.run_folder import claim_run_folder, run_folder
+
+FORCED_CALLBACKS: dict[str, type[L.Callback]] = {
+    "target_update": callbacks.TargetNetworkUpdate,
+    "entropy_tuning": callbacks.EntropyCoefficientTuning,
+    "evaluation": callbacks.EnvironmentEvaluation,
+    "data_report": callbacks.DataReport,
+    "speed": callbacks.SpeedMonitor,
+    "progress_bar": callbacks.TrainingProgressBar,
+    "last_checkpoint": callbacks.LastCheckpoint,
+    "best_checkpoint": callbacks.BestCheckpoint,
+}
+"""Section of a config -> callback that is always there; no config can lose one by setting trainer.callbacks."""
+
+TRAINER_DEFAULTS: dict[str, Any] = {
+    "devices": 1,
+    "max_epochs": -1,
+    "num_sanity_val_steps": 0,
+    "use_distributed_sampler": False,
+}
+
+
+class SaveFitConfig(SaveConfigCallback):
+    """Writes config.yaml beside the checkpoints of ``fit``; testing a run does not overwrite its config."""
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Save when training starts."""
+        if stage == "fit":
+            super().setup(trainer, pl_module, stage)
+
+
+class OfflineCLI(LightningCLI):
+    """LightningCLI with forced callbacks, linked values, one folder per run and checkpoints that do not beat the command line."""
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add the forced callbacks, the run's folder and the links between sections."""
+        for section, callback in FORCED_CALLBACKS.items():
+            parser.add_lightning_class_args(callback, section)
+        parser.add_argument("--output", type=str, default="runs", help="Folder of all runs.")
+        parser.add_argument(
+            "--run_name", type=str, default="default", help="Names the run's folder: OUTPUT/DATASET/RUN_NAME-seedSEED."
+        )
+        parser.link_arguments("model.discount", "data.discount")
+        parser.link_arguments("seed_everything", "model.seed", compute_fn=int)
+        parser.link_arguments("seed_everything", "data.seed", compute_fn=int)
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
+        """Parse; a checkpoint file's hyperparameters become defaults, so configs and flags win over them."""
+        super().parse_arguments(parser, args)
+        config = self.config[self.config.subcommand]
+        path = config.get("ckpt_path")
+        if path in (None, "last", "best", "hpc", "registry"):
+            return
+        checkpoint = read_checkpoint(path)
+        subparser = self._subcommand_parsers[self.config.subcommand]
+        linked = {"model.seed", "data.seed", "data.discount"}
+        defaults = {
+            f"{section}.{name}": value
+            for section, key in (("model", "hyper_parameters"), ("data", "datamodule_hyper_parameters"))
+            for name, value in checkpoint.get(key, {}).items()
+            if not name.startswith("_") and f"{section}.{name}" not in linked
+        }
+        subparser.set_defaults(defaults)
+        super().parse_arguments(parser, args)
+
+    def _parse_ckpt_path(self) -> None:
+        """Leave the config alone: Lightning would let the checkpoint's values beat the command line (Lightning #21255)."""
+
+    def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
+        """Create the trainer with its run folder, TensorBoard logger and atomic checkpoints."""
+        config = self.config[self.subcommand]
+        folder = run_folder(config.output, config.data.dataset, config.run_name, config.seed_everything)
+        ckpt_path = config.get("ckpt_path")
+        if self.subcommand != "fit":
+            kwargs["logger"] = False
+            if ckpt_path not in (None, "last", "best"):
+                folder = Path(ckpt_path).parent.parent
+            elif ckpt_path is not None:
+                ckpt_path = str(folder / "checkpoints" / f"{ckpt_path}.ckpt")
+                read_checkpoint(ckpt_path)
+                for namespace in (self.config, self.config_init):
+                    namespace[self.subcommand]["ckpt_path"] = ckpt_path
+        elif config.trainer.logger is None or config.trainer.logger is True:
+            if not config.trainer.fast_dev_run:
+                claim_run_folder(folder, resume=ckpt_path is not None)
+            kwargs["logger"] = TensorBoardLogger(folder.parent.parent, name=folder.parent.name, version=folder.name)
+        kwargs["default_root_dir"] = str(folder)
+        plugins = self._get(self.config_init, "trainer", default={}).get("plugins") or []
+        kwargs["plugins"] = [*(plugins if isinstance(plugins, list) else [plugins]), AtomicCheckpointIO()]
+        return super().instantiate_trainer(**kwargs)
+
+
+def _quiet_known_noise() -> None:
+    """Silence messages of Lightning that do not apply here."""
+    # The callbacks' updates happen in on_train_batch_end, before ModelCheckpoint saves: the state is post-optimization.
+    warnings.filterwarnings("ignore", message=".*pre-optimization.*")
+    # Batches are drawn from a table in memory: loader workers would only slow that down.
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    # One run, one folder: continuing in a folder with checkpoints is what resume means.
+    warnings.filterwarnings("ignore", message=".*Checkpoint directory .* exists and is not empty.*")
+
+
+def _collect(args: list[str]) -> None:
+    from edp_lightning.collect import collect
+
+    jsonargparse.auto_cli(collect, args=args)
+
+
+EXTRA_COMMANDS = {"collect": _collect}
+"""Commands that are not methods of the Trainer -> what runs them with the remaining arguments."""
+
+
+def run(args: list[str] | None = None) -> None:
+    """Run one command line (``sys.argv`` when not given); errors propagate."""
+    _quiet_known_noise()
+    arguments = sys.argv[1:] if args is None else args
+    if arguments and arguments[0] in EXTRA_COMMANDS:
+        EXTRA_COMMANDS[arguments[0]](arguments[1:])
+        return
+    jsonargparse.set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
+    OfflineCLI(
+        EntropyDiffusionPolicy,
+        OfflineDataModule,
+        save_config_callback=SaveFitConfig,
+        save_config_kwargs={"overwrite": True},
+        trainer_defaults=TRAINER_DEFAULTS,
+        seed_everything_default=0,
+        auto_configure_optimizers=False,
+        parser_kwargs={"parser_mode": "omegaconf+", "version": __version__},
+        args=args,
+    )
+
+
+def main(args: list[str] | None = None) -> None:
+    """Run ``python -m edp_lightning``.
+
+    Args:
+        args: Command line without the program's name; ``sys.argv`` when not given.
+
+    Raises:
+        SystemExit: With status 1 and one message on stderr if the user can mend the problem; 2 for a wrong option.
+    """
+    argv = sys.argv
+    if args is not None:  # LightningCLI warns when the surrounding program, such as pytest, has a command line too
+        sys.argv = argv[:1]
+    try:
+        run(args)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(1) from None
+    finally:
+        sys.argv = argv

@@ -1,0 +1,70 @@
+"""Loss terms as pure functions of Q-values, rewards and predictions. The ensemble axis comes first everywhere."""
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+QAggregation = Literal["lcb", "min"]
+
+
+def td_target(reward: Tensor, terminated: Tensor, steps: Tensor, next_q: Tensor, discount: float) -> Tensor:
+    """Return ``y^m = r + discount^k (1 - terminated) Qbar^m(s', a')``: each critic bootstraps from its own target.
+
+    Args:
+        reward: (n-step) rewards, shape (batch,).
+        terminated: 1 where the episode truly ended, else 0, shape (batch,). A time limit is not an end.
+        steps: Number of environment steps k between s and s', shape (batch,).
+        next_q: Target critics at s', shape (num_critics, batch).
+        discount: Discount per environment step, in [0, 1].
+
+    Returns:
+        Targets, shape (num_critics, batch).
+    """
+    return reward + discount**steps * (1 - terminated) * next_q
+
+
+def max_over_actions(q: Tensor, num_actions: int) -> Tensor:
+    """Return each critic's maximum over the actions sampled per state, for the max-Q backup (arXiv 2006.04779 via CQL code).
+
+    Args:
+        q: Q-values, shape (num_critics, batch * num_actions), the actions of one state next to each other.
+        num_actions: Number of actions per state.
+
+    Returns:
+        Maxima, shape (num_critics, batch).
+    """
+    return q.unflatten(1, (-1, num_actions)).amax(dim=-1)
+
+
+def td_loss(q: Tensor, target: Tensor) -> Tensor:
+    """Return the mean squared TD error over critics and batch; both arguments (num_critics, batch)."""
+    return (q - target).square().mean()
+
+
+def aggregate_q(q: Tensor, aggregation: QAggregation, lcb_coef: float) -> Tensor:
+    """Return one pessimistic value per row.
+
+    Args:
+        q: Q-values, shape (num_critics, batch).
+        aggregation: ``lcb``: mean - lcb_coef * unbiased std over the critics (arXiv 2402.04080, eq. 12); ``min``: the minimum
+            (clipped double Q-learning, arXiv 1802.09477).
+        lcb_coef: beta of the paper; unused by ``min``.
+
+    Returns:
+        Values, shape (batch,).
+    """
+    if aggregation == "min":
+        return q.amin(dim=0)
+    std, mean = torch.std_mean(q, dim=0)  # unbiased
+    return mean - lcb_coef * std
+
+
+def normalized(term: Tensor, scale: Tensor) -> Tensor:
+    """Return ``-term / scale`` where ``scale`` is the mean magnitude of what ``term`` averages, as a constant.
+
+    Args:
+        term: Mean to be maximised, scalar.
+        scale: Mean magnitude over the global batch, scalar; receives no gradient.
+    """
+    return -term / scale.detach()

@@ -1,0 +1,333 @@
+"""The LightningModule: holds the networks and orders one gradient step. The maths is in policy, losses and diffusion."""
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, NamedTuple
+
+import lightning as L
+import torch
+from torch import Tensor
+
+from edp_lightning.data.transitions import Batch
+from edp_lightning.diffusion import MeanRevertingSDE, ScheduleName, bridge_entropy, path_entropy, reference_entropy
+from edp_lightning.errors import UserError
+from edp_lightning.losses import QAggregation, aggregate_q, max_over_actions, normalized, td_loss, td_target
+from edp_lightning.networks import NoiseNetwork, QEnsemble
+from edp_lightning.noise import NoiseSource, StepNoise
+from edp_lightning.optimization import LRSchedule, apply_gradients, learning_rate
+from edp_lightning.policy import BehaviorLoss, DiffusionPolicy, choose_candidate
+from edp_lightning.rng import stream_seed
+from edp_lightning.scaling import ActionScaler, ObservationNormalizer
+
+EntropyEstimator = Literal["none", "reference", "bridge", "path"]
+ENTROPY_DRAWS: dict[EntropyEstimator, int] = {"none": 0, "reference": 1, "bridge": 2}
+
+
+class ActorTerms(NamedTuple):
+    """Means over this rank's batch from which the actor loss is put together; all scalars."""
+
+    bc_loss: Tensor
+    value: Tensor
+    value_scale: Tensor
+    entropy: Tensor
+    entropy_scale: Tensor
+
+
+class EntropyDiffusionPolicy(L.LightningModule):
+    """Entropy-regularised diffusion policy with a Q-ensemble (Zhang et al., NeurIPS 2024, arXiv 2402.04080).
+
+    One batch is one gradient step of the critics and then of the actor. Target critics and EMA actor are changed by
+    ``TargetNetworkUpdate`` only, the entropy coefficient by ``EntropyCoefficientTuning`` only.
+
+    Args:
+        observation_dim: Width of an observation; taken from the dataset when not given.
+        action_dim: Width of an action; taken from the dataset when not given.
+        hidden_dims: Widths of the hidden layers of actor and critics.
+        num_critics: Number of critics M.
+        num_diffusion_steps: Number of diffusion steps T.
+        schedule: Shape of the diffusion's speed over its steps.
+        bc_loss: Behaviour loss: ``noise_matching`` or the paper's ``likelihood`` (see ``DiffusionPolicy.behavior_loss``).
+        clip_start: Clip one-step predictions to the action box.
+        discount: Discount per environment step.
+        eta: Weight of the Q term (eta in the paper); 0 trains behaviour cloning.
+        entropy: Estimator of the entropy term: ``none``, ``reference`` (what the released code computes), ``bridge`` (the
+            paper's eq. 14, zero gradient on average) or ``path`` (a differentiable bound).
+        entropy_coef: (Initial) weight alpha of the entropy term, above 0.
+        q_aggregation: Pessimism over critics: ``lcb`` or ``min``.
+        lcb_coef: beta of the lower confidence bound.
+        max_q_backup: Bootstrap from each critic's maximum over ``num_backup_actions`` sampled next actions.
+        num_backup_actions: Number of next actions for ``max_q_backup``.
+        num_candidates: Actions sampled per decision, among which the target critics choose.
+        candidate_temperature: Temperature of the softmax over the candidates' values; 0 takes the best.
+        actor_lr: Adam learning rate of the actor.
+        critic_lr: Adam learning rate of the critics.
+        lr_schedule: ``constant``, or ``cosine`` to zero at ``trainer.max_steps``, changed every step.
+        gradient_clip_val: Bound on the joint gradient norm of the critics, and of the actor; null for none.
+        hidden_precision: Precision of the hidden layers' products; heads, losses and optimizers are float32.
+        compile: Compile the two loss functions with ``torch.compile``.
+        seed: Seed of all noise in training and of candidate choice in prediction.
+    """
+
+    def __init__(
+        self,
+        observation_dim: int | None = None,
+        action_dim: int | None = None,
+        hidden_dims: Sequence[int] = (256, 256, 256),
+        num_critics: int = 64,
+        num_diffusion_steps: int = 5,
+        schedule: ScheduleName = "cosine",
+        bc_loss: BehaviorLoss = "noise_matching",
+        clip_start: bool = True,
+        discount: float = 0.99,
+        eta: float = 1.0,
+        entropy: EntropyEstimator = "reference",
+        entropy_coef: float = 0.01,
+        q_aggregation: QAggregation = "lcb",
+        lcb_coef: float = 4.0,
+        max_q_backup: bool = False,
+        num_backup_actions: int = 10,
+        num_candidates: int = 50,
+        candidate_temperature: float = 1.0,
+        actor_lr: float = 3.0e-4,
+        critic_lr: float = 3.0e-4,
+        lr_schedule: LRSchedule = "constant",
+        gradient_clip_val: float | None = 4.0,
+        hidden_precision: Literal["float32", "bfloat16"] = "float32",
+        compile: bool = False,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        hidden_dims = list(hidden_dims)
+        self.save_hyperparameters()
+        if q_aggregation == "lcb" and num_critics < 2:
+            raise UserError(
+                "q_aggregation 'lcb' needs the spread of at least 2 critics but num_critics is "
+                f"{num_critics}: raise model.num_critics or set model.q_aggregation to 'min'"
+            )
+        if entropy_coef <= 0:
+            raise UserError(f"entropy_coef must be above 0 (got {entropy_coef}); use entropy: none to leave the term out")
+        self.automatic_optimization = False
+        self.strict_loading = True
+        self.discount = discount
+        self.eta = eta
+        self.entropy = entropy
+        self.bc_loss: BehaviorLoss = bc_loss
+        self.q_aggregation: QAggregation = q_aggregation
+        self.lcb_coef = lcb_coef
+        self.num_backup_actions = num_backup_actions if max_q_backup else 1
+        self.num_candidates = num_candidates
+        self.candidate_temperature = candidate_temperature
+        self.lr_schedule: LRSchedule = lr_schedule
+        self.gradient_clip_val = gradient_clip_val
+        self.seed = seed
+        self.register_buffer("log_entropy_coef", torch.tensor(entropy_coef).log())
+        self._noise: NoiseSource | None = None
+        self._critic_terms: Callable[[Batch, StepNoise], tuple[Tensor, Tensor, Tensor]] = self.critic_terms
+        self._actor_terms: Callable[[Batch, StepNoise], ActorTerms] = self.actor_terms
+
+    log_entropy_coef: Tensor
+
+    def configure_model(self) -> None:
+        """Build the networks once the widths are known, and take scales over from the dataset."""
+        if hasattr(self, "actor"):
+            return
+        data = None if self._trainer is None else getattr(self.trainer, "datamodule", None)
+        for name in ("observation_dim", "action_dim"):
+            wanted, offered = self.hparams[name], getattr(data, name, None)
+            if wanted is None and offered is None:
+                raise UserError(f"model.{name} is not set and there is no dataset to take it from")
+            if wanted is not None and offered is not None and wanted != offered:
+                raise UserError(
+                    f"the model (or its checkpoint) has {name} {wanted} but the dataset {getattr(data, 'dataset', '')} has "
+                    f"{offered}: use the dataset and view the checkpoint was trained on, or train a new model"
+                )
+            self.hparams[name] = offered if wanted is None else wanted
+        h = self.hparams
+        dtype = torch.bfloat16 if h.hidden_precision == "bfloat16" else torch.float32
+        self.normalizer = ObservationNormalizer(h.observation_dim)
+        self.action_scaler = ActionScaler(h.action_dim)
+        if data is not None:
+            self.normalizer.set(data.observation_mean.to(self.device), data.observation_std.to(self.device))
+            self.action_scaler.set(data.action_low.to(self.device), data.action_high.to(self.device))
+        network = NoiseNetwork(h.observation_dim, h.action_dim, h.hidden_dims, dtype)
+        self.actor = DiffusionPolicy(network, MeanRevertingSDE(h.num_diffusion_steps, h.schedule), h.clip_start)
+        self.critic = QEnsemble(h.observation_dim, h.action_dim, h.num_critics, h.hidden_dims, dtype)
+        self.ema_actor = copy.deepcopy(self.actor).requires_grad_(False)
+        self.target_critic = copy.deepcopy(self.critic).requires_grad_(False)
+
+    def configure_optimizers(self) -> list[torch.optim.Optimizer]:
+        """Return Adam for the critics (the one Lightning counts) and for the actor."""
+        return [
+            torch.optim.Adam(self.critic.parameters(), lr=self.hparams["critic_lr"], fused=True),
+            torch.optim.Adam(self.actor.parameters(), lr=self.hparams["actor_lr"], fused=True),
+        ]
+
+    def on_fit_start(self) -> None:
+        """Prepare the noise source and, if wanted, the compiled losses."""
+        if self.trainer.precision == "16-mixed":
+            raise UserError("trainer.precision 16-mixed is not supported: use 32-true with model.hidden_precision bfloat16")
+        h = self.hparams
+        self._noise = NoiseSource(
+            self.seed,
+            h.num_diffusion_steps,
+            h.action_dim,
+            self.num_backup_actions,
+            ENTROPY_DRAWS.get(self.entropy, h.num_diffusion_steps),
+            self.device,
+        )
+        if h.compile:
+            self._critic_terms = torch.compile(self.critic_terms, dynamic=False)
+            self._actor_terms = torch.compile(self.actor_terms, dynamic=False)
+
+    def critic_terms(self, batch: Batch, noise: StepNoise) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the TD loss (scalar), Q-values and targets (both (num_critics, batch))."""
+        with torch.no_grad():
+            next_observation = self.normalizer(batch.next_observation)
+            next_observation = next_observation.repeat_interleave(self.num_backup_actions, dim=0)
+            next_action = self.ema_actor.sample(next_observation, noise.next_action)
+            next_q = max_over_actions(self.target_critic(next_observation, next_action), self.num_backup_actions)
+            target = td_target(batch.reward, batch.terminated, batch.steps, next_q, self.discount)
+        q = self.critic(self.normalizer(batch.observation), batch.action)
+        return td_loss(q, target), q.detach(), target
+
+    def actor_terms(self, batch: Batch, noise: StepNoise) -> ActorTerms:
+        """Return behaviour loss, value and entropy of the one-step prediction; one network pass serves all three."""
+        policy, zero = self.actor, batch.action.new_zeros(())
+        observation = self.normalizer(batch.observation)
+        noisy = policy.sde.diffuse(batch.action, noise.time, noise.action)
+        predicted = policy.network(noisy, noise.time, observation)
+        bc_loss = policy.behavior_loss(batch.action, noisy, noise.time, noise.action, predicted, self.bc_loss)
+        clean = policy.sde.predict_clean(noisy, noise.time, predicted)
+        value = value_scale = entropy = entropy_scale = zero
+        if self.eta != 0:
+            q = self.critic(observation, clean.clamp(-1.0, 1.0))
+            value = aggregate_q(q, self.q_aggregation, self.lcb_coef).mean()
+            value_scale = q.detach().abs().mean()
+        if self.entropy != "none":
+            rows = self._entropy(clean, observation, noise.entropy)
+            entropy, entropy_scale = rows.mean(), rows.detach().abs().mean()
+        return ActorTerms(bc_loss, value, value_scale, entropy, entropy_scale)
+
+    def _entropy(self, clean: Tensor, observation: Tensor, draws: Tensor) -> Tensor:
+        policy = self.actor
+        if self.entropy == "reference":
+            return reference_entropy(policy.sde, clean, draws[0])
+        if self.entropy == "bridge":
+            return bridge_entropy(policy.sde, clean, draws[0], draws[1])
+
+        def predict_clean(noisy: Tensor, t: Tensor) -> Tensor:
+            return policy.predict_clean(noisy, t, policy.network(noisy, t, observation))
+
+        return path_entropy(policy.sde, predict_clean, draws)
+
+    def actor_loss(self, terms: ActorTerms) -> Tensor:
+        """Return ``L_bc + eta L_q + alpha L_ent``, with the normalisers taken over the global batch."""
+        scales = self.mean_over_ranks(torch.stack([terms.value_scale, terms.entropy_scale]))
+        loss = terms.bc_loss
+        if self.eta != 0:
+            loss = loss + self.eta * normalized(terms.value, scales[0])
+        if self.entropy != "none":
+            loss = loss + self.log_entropy_coef.exp() * normalized(terms.entropy, scales[1])
+        return loss
+
+    def mean_over_ranks(self, value: Tensor) -> Tensor:
+        """Return the mean of a tensor over all ranks; the tensor itself on one device."""
+        if self._trainer is None or self.trainer.world_size == 1:
+            return value
+        reduced = self.trainer.strategy.reduce(value.detach().clone(), reduce_op="mean")
+        assert isinstance(reduced, Tensor)
+        return reduced
+
+    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        """Take one gradient step of the critics, then of the actor.
+
+        Returns:
+            ``entropy``: mean entropy estimate of the global batch, scalar, for the tuning callback.
+        """
+        assert self._noise is not None
+        critic_optimizer = self.optimizers()[0]  # type: ignore[index]
+        # Lightning counts steps of wrapped optimizers. Only the critics' is, so global_step means gradient steps.
+        actor_optimizer = self.optimizers(use_pl_optimizer=False)[1]  # type: ignore[index]
+        self._set_learning_rates(critic_optimizer, actor_optimizer)
+        noise = self._noise.draw(self.global_step, len(batch.action), self.global_rank, self.trainer.world_size)
+
+        log_now = (self.global_step + 1) % self.trainer.log_every_n_steps == 0  # type: ignore[attr-defined]
+        critic_loss, q, target = self._critic_terms(batch, noise)
+        critic_norm = apply_gradients(critic_optimizer, critic_loss, self.critic, self.gradient_clip_val)
+
+        # Without weight gradients of the critics the actor's backward pass is a fifth cheaper.
+        self.critic.requires_grad_(False)
+        terms = self._actor_terms(batch, noise)
+        loss = self.actor_loss(terms)
+        actor_norm = apply_gradients(actor_optimizer, loss, self.actor, self.gradient_clip_val)
+        self.critic.requires_grad_(True)
+        if log_now:
+            self._log_step(critic_loss, q, target, terms, critic_norm, actor_norm)
+        return {"entropy": self.mean_over_ranks(terms.entropy.detach())}
+
+    def _set_learning_rates(self, critic_optimizer: Any, actor_optimizer: Any) -> None:
+        for optimizer, name in ((critic_optimizer, "critic_lr"), (actor_optimizer, "actor_lr")):
+            rate = learning_rate(self.hparams[name], self.lr_schedule, self.global_step, self.trainer.max_steps)
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+
+    def _log_step(
+        self, critic_loss: Tensor, q: Tensor, target: Tensor, terms: ActorTerms, critic_norm: Tensor, actor_norm: Tensor
+    ) -> None:
+        values = {
+            "critic/loss": critic_loss.detach(),
+            "critic/q_mean": q.mean(),
+            "critic/q_std": q.std(dim=0).mean() if len(q) > 1 else q.new_zeros(()),
+            "critic/target": target.mean(),
+            "critic/gradient_norm": critic_norm,
+            "actor/bc_loss": terms.bc_loss.detach(),
+            "actor/q_loss": normalized(terms.value.detach(), terms.value_scale) if self.eta != 0 else terms.value,
+            "actor/entropy": terms.entropy.detach(),
+            "actor/entropy_coef": self.log_entropy_coef.exp(),
+            "actor/gradient_norm": actor_norm,
+        }
+        reduced = self.mean_over_ranks(torch.stack(list(values.values())))
+        self.log_dict(dict(zip(values, reduced, strict=True)))
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        """Do nothing: policies are judged in the environment, by ``EnvironmentEvaluation``."""
+
+    def test_step(self, batch: Any, batch_idx: int) -> None:
+        """Do nothing: policies are judged in the environment, by ``EnvironmentEvaluation``."""
+
+    def predict_step(self, batch: Tensor, batch_idx: int) -> Tensor:
+        """Return one action per observation (batch, observation_dim), in the environment's units: (batch, action_dim)."""
+        generator = torch.Generator().manual_seed(stream_seed(self.seed, "predict", batch_idx))
+        return self.act(batch, [generator] * len(batch))
+
+    @torch.no_grad()
+    def act(self, observation: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
+        """Choose one action per observation; all candidates of all rows go through the networks together.
+
+        Args:
+            observation: Observations as the environment gives them, shape (batch, observation_dim).
+            generators: One CPU generator per row: an episode's draws do not depend on which episodes run beside it.
+
+        Returns:
+            Actions in the environment's units, shape (batch, action_dim).
+        """
+        count, steps, width = self.num_candidates, self.actor.sde.num_steps, self.hparams["action_dim"]
+        normal = torch.stack([torch.randn(steps, count, width, generator=g) for g in generators], dim=1)
+        uniform = torch.stack([torch.rand(count, generator=g) for g in generators])
+        state = self.normalizer(observation.to(self.device)).repeat_interleave(count, dim=0)
+        action = self.actor.sample(state, normal.flatten(1, 2).to(self.device)).clamp(-1.0, 1.0)
+        if count > 1:
+            scores = aggregate_q(self.target_critic(state, action), self.q_aggregation, self.lcb_coef)
+            chosen = choose_candidate(scores.view(-1, count), self.candidate_temperature, uniform.to(self.device))
+            action = action.view(-1, count, width)[torch.arange(len(chosen), device=self.device), chosen]
+        return self.action_scaler(action)
+
+    def on_load_checkpoint(self, checkpoint: Mapping[str, Any]) -> None:
+        """Refuse a checkpoint whose widths differ from this model's, with their numbers."""
+        saved = checkpoint.get("hyper_parameters", {})
+        for name in ("observation_dim", "action_dim", "num_critics"):
+            if name in saved and self.hparams[name] is not None and saved[name] != self.hparams[name]:
+                raise UserError(
+                    f"the checkpoint has {name} {saved[name]} but this run has {self.hparams[name]}: it belongs to another "
+                    "config or dataset; train a new model or pass the config saved beside the checkpoint"
+                )

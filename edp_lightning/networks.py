@@ -1,0 +1,184 @@
+"""The two network shapes: the actor's noise network and an ensemble of critics evaluated as one batched matmul per layer."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+TIME_FEATURES = 16
+
+
+class _OneExpMish(torch.autograd.Function):
+    """Mish (arXiv 1908.08681) with one exponential and its own derivative; fused by the compiler into one kernel each way.
+
+    With ``e = exp(x)`` and ``n = e (e + 2)``: ``mish(x) = x n / (n + 2)``. Only x is kept for the backward pass.
+    """
+
+    @staticmethod
+    def forward(x: Tensor) -> Tensor:
+        """Return mish(x) in the dtype of x; the arithmetic is float32."""
+        wide = x.float()
+        e = torch.exp(wide.clamp(max=20.0))
+        n = e * (e + 2)
+        return (wide * n / (n + 2)).to(x.dtype)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
+        """Keep the input."""
+        ctx.save_for_backward(inputs[0])
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:  # type: ignore[override]
+        """Return grad * mish'(x) with ``tanh(softplus(x)) = n/(n+2)``, derivative ``4 e (e+1) / (n+2)^2``."""
+        (x,) = ctx.saved_tensors
+        wide = x.float()
+        e = torch.exp(wide.clamp(max=20.0))
+        n = e * (e + 2)
+        derivative = n / (n + 2) + wide * 4 * e * (e + 1) / (n + 2).square()
+        return (grad.float() * derivative).to(x.dtype)
+
+
+def mish(x: Tensor) -> Tensor:
+    """Return Mish activations; the one-exponential form inside a compiled function, where alone it is the faster one."""
+    if torch.compiler.is_compiling():
+        return _OneExpMish.apply(x)  # type: ignore[no-any-return, no-untyped-call]
+    return F.mish(x)
+
+
+class TimeEmbedding(nn.Module):
+    """Sinusoidal features of the diffusion time through a two-layer perceptron (arXiv 1706.03762, section 3.5).
+
+    Args:
+        features: Number of sinusoidal features and of outputs, even.
+    """
+
+    frequencies: Tensor
+
+    def __init__(self, features: int = TIME_FEATURES) -> None:
+        super().__init__()
+        half = features // 2
+        frequencies = torch.exp(-math.log(10000) / (half - 1) * torch.arange(half))
+        self.register_buffer("frequencies", frequencies, persistent=False)
+        self.hidden = nn.Linear(features, 2 * features)
+        self.output = nn.Linear(2 * features, features)
+
+    def forward(self, t: Tensor) -> Tensor:
+        """Embed times t = 1..T, shape (batch,), as (batch, features). Time 1 gets the features of index 0."""
+        angles = (t - 1).unsqueeze(-1) * self.frequencies
+        sinusoids = torch.cat([angles.sin(), angles.cos()], dim=-1)
+        embedded: Tensor = self.output(mish(self.hidden(sinusoids)))
+        return embedded
+
+
+class NoiseNetwork(nn.Module):
+    """Predicts the noise in a noisy action: concat(a^t, time embedding, observation) -> hidden layers (Mish) -> action.
+
+    Args:
+        observation_dim: Width of an observation.
+        action_dim: Width of an action.
+        hidden_dims: Widths of the hidden layers.
+        hidden_dtype: Precision of the hidden layers' products; the output layer is always float32.
+    """
+
+    def __init__(
+        self,
+        observation_dim: int,
+        action_dim: int,
+        hidden_dims: Sequence[int] = (256, 256, 256),
+        hidden_dtype: torch.dtype = torch.float32,
+    ) -> None:
+        super().__init__()
+        self.hidden_dtype = hidden_dtype
+        self.time_embedding = TimeEmbedding()
+        widths = [action_dim + TIME_FEATURES + observation_dim, *hidden_dims]
+        self.hidden = nn.ModuleList(nn.Linear(a, b) for a, b in zip(widths[:-1], widths[1:], strict=True))
+        self.output = nn.Linear(widths[-1], action_dim)
+
+    def forward(self, noisy: Tensor, t: Tensor, observation: Tensor) -> Tensor:
+        """Return the predicted noise.
+
+        Args:
+            noisy: Noisy actions a^t, shape (batch, action_dim).
+            t: Diffusion times 1..T, long, shape (batch,).
+            observation: Observations, shape (batch, observation_dim).
+
+        Returns:
+            Noise estimates, shape (batch, action_dim), float32.
+        """
+        x = torch.cat([noisy, self.time_embedding(t), observation], dim=-1).to(self.hidden_dtype)
+        for layer in self.hidden:
+            assert isinstance(layer, nn.Linear)
+            x = mish(F.linear(x, layer.weight.to(x.dtype), layer.bias.to(x.dtype)))
+        predicted: Tensor = self.output(x.float())
+        return predicted
+
+
+class EnsembleLinear(nn.Module):
+    """``num_members`` independent affine layers in one batched matmul.
+
+    Weight (num_members, in, out), bias (num_members, 1, out). Weights are drawn from U(-1/sqrt(in), 1/sqrt(in)) per member.
+    """
+
+    def __init__(self, num_members: int, in_features: int, out_features: int, bias_init: float) -> None:
+        super().__init__()
+        bound = 1 / math.sqrt(in_features)
+        self.weight = nn.Parameter(torch.empty(num_members, in_features, out_features).uniform_(-bound, bound))
+        self.bias = nn.Parameter(torch.full((num_members, 1, out_features), bias_init))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (num_members, batch, in) to (num_members, batch, out), computed in the dtype of ``x``."""
+        return torch.baddbmm(self.bias.to(x.dtype), x, self.weight.to(x.dtype))
+
+
+class QEnsemble(nn.Module):
+    """M independent critics Q^m(s, a) with the ensemble axis first.
+
+    Hidden biases start at 0.1 and the last layer at U(-3e-3, 3e-3), as in the released code of arXiv 2402.04080.
+
+    Args:
+        observation_dim: Width of an observation.
+        action_dim: Width of an action.
+        num_critics: Number of critics M.
+        hidden_dims: Widths of the hidden layers.
+        hidden_dtype: Precision of the hidden layers' products. The output layer is always float32: with values in the
+            hundreds, bfloat16 outputs would be coarser than the spread between critics that the LCB is made of.
+    """
+
+    def __init__(
+        self,
+        observation_dim: int,
+        action_dim: int,
+        num_critics: int = 64,
+        hidden_dims: Sequence[int] = (256, 256, 256),
+        hidden_dtype: torch.dtype = torch.float32,
+    ) -> None:
+        super().__init__()
+        self.num_critics = num_critics
+        self.hidden_dtype = hidden_dtype
+        widths = [observation_dim + action_dim, *hidden_dims]
+        self.hidden = nn.ModuleList(
+            EnsembleLinear(num_critics, a, b, bias_init=0.1) for a, b in zip(widths[:-1], widths[1:], strict=True)
+        )
+        self.output = EnsembleLinear(num_critics, widths[-1], 1, bias_init=0.0)
+        nn.init.uniform_(self.output.weight, -3e-3, 3e-3)
+        nn.init.uniform_(self.output.bias, -3e-3, 3e-3)
+
+    def forward(self, observation: Tensor, action: Tensor) -> Tensor:
+        """Return Q-values.
+
+        Args:
+            observation: Observations, shape (batch, observation_dim).
+            action: Actions in [-1, 1], shape (batch, action_dim).
+
+        Returns:
+            Q-values, shape (num_critics, batch), float32.
+        """
+        x = torch.cat([observation, action], dim=-1).to(self.hidden_dtype)
+        x = x.expand(self.num_critics, -1, -1)  # (num_critics, batch, in) without a copy
+        for layer in self.hidden:
+            x = mish(layer(x))
+        values: Tensor = self.output(x.float()).squeeze(-1)
+        return values

@@ -1,0 +1,60 @@
+"""From a loss to changed weights: averaged gradients, clipping, learning-rate schedule."""
+
+import math
+from typing import Any, Literal
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+LRSchedule = Literal["constant", "cosine"]
+
+
+def learning_rate(base: float, schedule: LRSchedule, step: int, max_steps: int) -> float:
+    """Return the learning rate of a gradient step, a function of the step's number only (nothing to save for resume).
+
+    Args:
+        base: Rate at step 0.
+        schedule: ``constant``, or ``cosine`` from ``base`` to 0 at ``max_steps``.
+        step: Number of finished gradient steps.
+        max_steps: Length of the run in gradient steps, -1 if unbounded.
+
+    Raises:
+        ValueError: If the schedule is ``cosine`` and the run has no length.
+    """
+    if schedule == "constant":
+        return base
+    if max_steps <= 0:
+        raise ValueError("lr_schedule 'cosine' needs trainer.max_steps")
+    return base * 0.5 * (1 + math.cos(math.pi * min(step / max_steps, 1.0)))
+
+
+def average_over_ranks(gradients: list[Tensor]) -> list[Tensor]:
+    """Return gradients averaged over all ranks with one all-reduce; unchanged without a process group."""
+    if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
+        return gradients
+    flat = torch.cat([g.reshape(-1) for g in gradients])
+    dist.all_reduce(flat)
+    flat /= dist.get_world_size()
+    pieces = flat.split([g.numel() for g in gradients])
+    return [piece.view_as(g) for piece, g in zip(pieces, gradients, strict=True)]
+
+
+def apply_gradients(optimizer: Any, loss: Tensor, network: nn.Module, clip_norm: float | None) -> Tensor:
+    """Differentiate ``loss`` for ``network`` alone, average over ranks, clip the joint norm and step.
+
+    ``torch.autograd.grad`` keeps two losses in one batch out of DistributedDataParallel's reducer, which expects a single
+    backward pass over all parameters.
+
+    Returns:
+        The joint gradient norm before clipping, scalar.
+    """
+    parameters = [p for p in network.parameters() if p.requires_grad]
+    gradients = average_over_ranks(list(torch.autograd.grad(loss, parameters)))
+    for parameter, gradient in zip(parameters, gradients, strict=True):
+        parameter.grad = gradient
+    norm = torch.nn.utils.get_total_norm(gradients)
+    if clip_norm is not None:
+        torch.nn.utils.clip_grads_with_norm_(parameters, clip_norm, norm)
+    optimizer.step()
+    return norm
