@@ -1,0 +1,68 @@
+import pytest
+import torch
+from torch import nn
+
+from edp_lightning.diffusion import MeanRevertingSDE
+from edp_lightning.policy import DiffusionPolicy, choose_candidate
+
+
+class GaussianNoise(nn.Module):
+    """The optimal noise prediction for data N(mean, std^2), whatever the observation."""
+
+    def __init__(self, sde, mean, std):
+        super().__init__()
+        self.sde, self.mean, self.std = sde, mean, std
+
+    def forward(self, noisy, t, observation):
+        decay, sigma = self.sde.decay[t].unsqueeze(1), self.sde.std[t].unsqueeze(1)
+        variance = (decay * self.std) ** 2 + sigma**2
+        return sigma * (noisy - decay * self.mean) / variance
+
+
+def test_sampling_with_the_optimal_network_returns_the_data_distribution():
+    torch.manual_seed(0)
+    sde = MeanRevertingSDE(400)
+    policy = DiffusionPolicy(GaussianNoise(sde, 0.3, 0.1), sde, clip_start=False)
+    sample = policy.sample(torch.zeros(50_000, 1), torch.randn(400, 50_000, 1))
+    assert sample.mean().item() == pytest.approx(0.3, abs=0.01)
+    assert sample.std().item() == pytest.approx(0.1, rel=0.1)
+
+
+def test_noise_matching_keeps_narrow_data_narrow_at_five_steps():
+    torch.manual_seed(0)
+    sde = MeanRevertingSDE(5)
+    policy = DiffusionPolicy(GaussianNoise(sde, 0.0, 0.2), sde)
+    sample = policy.sample(torch.zeros(50_000, 1), torch.randn(5, 50_000, 1))
+    assert sample.std().item() < 0.2  # five steps shrink the spread (0.054 with a perfect fit) but never widen it
+
+
+@pytest.mark.parametrize("clip_start", [True, False])
+def test_samples_stay_in_the_box(clip_start):
+    torch.manual_seed(0)
+    sde = MeanRevertingSDE(5)
+    policy = DiffusionPolicy(GaussianNoise(sde, 2.0, 0.5), sde, clip_start)
+    assert policy.sample(torch.zeros(100, 1), torch.randn(5, 100, 2)).abs().max() <= 1
+
+
+def test_perfect_predictions_have_zero_behaviour_loss_for_noise_matching_only():
+    torch.manual_seed(0)
+    sde = MeanRevertingSDE(5)
+    policy = DiffusionPolicy(GaussianNoise(sde, 0.0, 1.0), sde)
+    action, noise, t = torch.rand(5, 2), torch.randn(5, 2), torch.arange(1, 6)
+    noisy = sde.diffuse(action, t, noise)
+    assert policy.behavior_loss(action, noisy, t, noise, noise, "noise_matching").item() == 0
+    # the Euler step of the likelihood loss is not the posterior mean: the true noise is not its optimum
+    assert policy.behavior_loss(action, noisy, t, noise, noise, "likelihood").item() > 0
+
+
+def test_zero_temperature_takes_the_best_candidate():
+    scores = torch.tensor([[0.0, 2.0, 1.0], [5.0, 4.0, 3.0]])
+    assert choose_candidate(scores, 0.0, torch.rand(2, 3)).tolist() == [1, 0]
+
+
+def test_candidates_are_drawn_from_the_softmax():
+    torch.manual_seed(0)
+    scores = torch.tensor([0.0, 1.0, 3.0]).expand(200_000, 3)
+    chosen = choose_candidate(scores, 2.0, torch.rand(200_000, 3))
+    frequency = torch.bincount(chosen, minlength=3) / len(chosen)
+    torch.testing.assert_close(frequency, torch.softmax(scores[0] / 2.0, dim=0), atol=0.005, rtol=0)
