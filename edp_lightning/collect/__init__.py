@@ -1,0 +1,6 @@
+"""Collects Minari sets on this machine: PointMaze, AntMaze and the toy task, by bundled controllers."""
+
+from edp_lightning.collect.command import collect
+from edp_lightning.collect.tasks import DATASET_IDS
+
+__all__ = ["DATASET_IDS", "collect"]

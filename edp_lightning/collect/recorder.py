@@ -1,0 +1,167 @@
+"""Records single episodes. An episode depends on (task, seed, noise, index) only: workers may share them out as they like."""
+
+import os
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import gymnasium as gym
+import numpy as np
+from numpy.typing import NDArray
+
+from edp_lightning.collect.controllers import AntController, Controller, PointController
+from edp_lightning.collect.mazes import Navigator
+from edp_lightning.collect.tasks import CollectTask
+from edp_lightning.collect.toy import TwoStepEnv, behavior_action
+from edp_lightning.quiet import quiet_gymnasium
+
+SUCCESS_RADIUS = 0.45
+"""Metres within which gymnasium-robotics' mazes count a goal as reached."""
+
+
+@dataclass
+class RecordedEpisode:
+    """Arrays of one episode: observations and infos have T + 1 rows, the rest T.
+
+    ``observations`` is an array, or a dict of arrays by key; ``infos`` are named arrays.
+    """
+
+    seed: int
+    observations: Any
+    actions: NDArray[np.float32]
+    rewards: NDArray[np.float64]
+    terminations: NDArray[np.bool_]
+    truncations: NDArray[np.bool_]
+    infos: dict[str, NDArray[Any]]
+
+    def __len__(self) -> int:
+        """Return T."""
+        return len(self.rewards)
+
+    def cut(self, steps: int) -> "RecordedEpisode":
+        """Return the first ``steps`` steps, marked as truncated unless they end the episode anyway."""
+        if steps >= len(self):
+            return self
+        truncations = self.truncations[:steps].copy()
+        truncations[-1] = True
+        observations = self.observations
+        if isinstance(observations, dict):
+            observations = {key: rows[: steps + 1] for key, rows in observations.items()}
+        else:
+            observations = observations[: steps + 1]
+        infos = {name: rows[: steps + 1] for name, rows in self.infos.items()}
+        return RecordedEpisode(
+            self.seed, observations, self.actions[:steps], self.rewards[:steps], self.terminations[:steps], truncations, infos
+        )
+
+
+class Recorder(Protocol):
+    """Plays and records episodes by number."""
+
+    def record(self, seed: int, index: int, noise: float) -> RecordedEpisode:
+        """Return episode ``index`` of the set with ``seed``."""
+
+    def close(self) -> None:
+        """Release the environment."""
+
+
+def make_recorder(task: CollectTask) -> Recorder:
+    """Return the recorder of a task; it holds one environment."""
+    return ToyRecorder() if task.kind == "toy" else MazeRecorder(task)
+
+
+def _streams(seed: int, index: int) -> tuple[int, np.random.Generator]:
+    """Return the environment's reset seed and the generator of everything else in an episode."""
+    reset, rest = np.random.SeedSequence([seed, index]).spawn(2)
+    return int(reset.generate_state(1)[0]) & 0x7FFFFFFF, np.random.default_rng(rest)
+
+
+class MazeRecorder:
+    """Records point mass and ant on their way through a maze, towards commanded goals.
+
+    Args:
+        task: What to record.
+    """
+
+    def __init__(self, task: CollectTask) -> None:
+        self._task = task
+        with quiet_gymnasium():
+            # The bare environment: wrappers only check and count, at a third of the time of a step.
+            self._env: Any = gym.make(task.collection_spec(), disable_env_checker=True).unwrapped
+        self._navigator = Navigator(self._env.maze)
+        self._controller: Controller = AntController() if task.kind == "ant" else PointController()
+
+    def record(self, seed: int, index: int, noise: float) -> RecordedEpisode:
+        """Return one episode; a commanded goal that is reached is replaced, or ends the episode of a single-goal task."""
+        env, horizon = self._env, self._task.horizon
+        reset_seed, rng = _streams(seed, index)
+        observation, _ = env.reset(seed=reset_seed)
+        rows = {key: np.empty((horizon + 1, *value.shape)) for key, value in observation.items()}
+        actions = np.empty((horizon, *env.action_space.shape), dtype=np.float32)
+        rewards = np.zeros(horizon)
+        success = np.zeros(horizon + 1, dtype=np.bool_)
+        steps = 0
+        for steps in range(1, horizon + 1):
+            self._store(rows, steps - 1, observation)
+            position = observation["achieved_goal"]
+            waypoint = self._navigator.waypoint(position, env.goal)
+            action = self._controller(observation["observation"], position, waypoint)
+            actions[steps - 1] = np.clip(action + noise * rng.normal(size=action.shape), -1.0, 1.0)
+            observation, rewards[steps - 1], _, _, info = env.step(actions[steps - 1])
+            success[steps] = info["success"]
+            if info["success"]:
+                if self._task.single:
+                    break
+                self._command_new_goal(observation["achieved_goal"])
+        self._store(rows, steps, observation)
+        truncations = np.zeros(steps, dtype=np.bool_)
+        truncations[-1] = True
+        observations = {key: value[: steps + 1] for key, value in rows.items()}
+        infos = {"goal": observations["desired_goal"].copy(), "success": success[: steps + 1]}
+        return RecordedEpisode(
+            reset_seed, observations, actions[:steps], rewards[:steps], np.zeros(steps, dtype=np.bool_), truncations, infos
+        )
+
+    def _store(self, rows: dict[str, NDArray[np.float64]], step: int, observation: dict[str, Any]) -> None:
+        for key, value in observation.items():
+            rows[key][step] = value
+        # The environment builds an observation before a new goal is commanded: the row must hold the goal now in force.
+        rows["desired_goal"][step] = self._env.goal
+
+    def _command_new_goal(self, position: NDArray[np.float64]) -> None:
+        env = self._env
+        while np.linalg.norm(position - env.goal) <= 0.5 * env.maze.maze_size_scaling:
+            env.goal = env.add_xy_position_noise(env.generate_target_goal())
+        env.update_target_site_pos()
+
+    def close(self) -> None:
+        """Close the environment and remove the model file it left in the temporary folder."""
+        path = self._env.tmp_xml_file_path
+        self._env.close()
+        if os.path.exists(path):
+            os.unlink(path)
+
+
+class ToyRecorder:
+    """Records two-step episodes of the toy task."""
+
+    def __init__(self) -> None:
+        self._env = TwoStepEnv()
+
+    def record(self, seed: int, index: int, noise: float) -> RecordedEpisode:
+        """Return one episode of two steps; ``noise`` is added to the behaviour's actions."""
+        reset_seed, rng = _streams(seed, index)
+        state, _ = self._env.reset(seed=reset_seed)
+        states, actions, rewards = [state], [], []
+        for time in range(2):
+            action = behavior_action(float(state[0]), time, index, rng) + noise * float(rng.normal())
+            actions.append(np.clip(np.array([action], dtype=np.float32), -1.0, 1.0))
+            state, reward, _, _, _ = self._env.step(actions[-1])
+            states.append(state)
+            rewards.append(reward)
+        ends = np.array([False, True])
+        return RecordedEpisode(
+            reset_seed, np.stack(states), np.stack(actions), np.array(rewards), ends, np.zeros(2, dtype=np.bool_), {}
+        )
+
+    def close(self) -> None:
+        """Nothing to release."""

@@ -1,0 +1,52 @@
+"""Shares episodes out over processes; the order and content of the episodes do not depend on how many there are."""
+
+import itertools
+import multiprocessing
+import os
+import signal
+from collections.abc import Iterator
+
+from edp_lightning.collect.recorder import RecordedEpisode, Recorder, make_recorder
+from edp_lightning.collect.tasks import CollectTask, task_of
+
+_recorder: Recorder | None = None
+
+
+def _start(name: str) -> None:
+    global _recorder
+    # Ctrl-C is the parent's to handle: it ends the pool. One process, one core.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _recorder = make_recorder(task_of(name))
+
+
+def _record(job: tuple[int, int, float]) -> RecordedEpisode:
+    assert _recorder is not None
+    return _recorder.record(*job)
+
+
+def episodes(name: str, task: CollectTask, seed: int, noise: float, workers: int) -> Iterator[RecordedEpisode]:
+    """Yield the episodes 0, 1, 2, ... of a set without end; close the iterator to stop.
+
+    Args:
+        name: Name of the task.
+        task: The task.
+        seed: Seed of the set.
+        noise: Standard deviation of the noise on actions.
+        workers: Number of processes; 1 records in this one.
+    """
+    if workers == 1:
+        recorder = make_recorder(task)
+        try:
+            for index in itertools.count():
+                yield recorder.record(seed, index, noise)
+        finally:
+            recorder.close()
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    with multiprocessing.get_context("spawn").Pool(workers, _start, (name,)) as pool:
+        ahead = 2 * workers  # enough to keep everybody busy, few enough to throw away at the end
+        jobs = itertools.count()
+        pending = [pool.apply_async(_record, ((seed, next(jobs), noise),)) for _ in range(ahead)]
+        while True:
+            episode = pending.pop(0).get()
+            pending.append(pool.apply_async(_record, ((seed, next(jobs), noise),)))
+            yield episode

@@ -1,0 +1,100 @@
+"""Writes Minari sets that are either complete or absent."""
+
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import gymnasium as gym
+import minari
+from gymnasium.envs.registration import EnvSpec
+from minari import create_dataset_from_buffers
+from minari.data_collector import EpisodeBuffer
+from minari.namespace import create_namespace, list_local_namespaces
+from minari.storage import get_dataset_path
+
+from edp_lightning import __version__
+from edp_lightning.collect.recorder import RecordedEpisode
+from edp_lightning.errors import UserError
+from edp_lightning.quiet import quiet_gymnasium
+
+
+def refuse_existing(dataset_id: str) -> None:
+    """Raise if a set of this id is on disk: sets are never overwritten.
+
+    Raises:
+        UserError: Naming the folder.
+    """
+    path = get_dataset_path(dataset_id)
+    if path.exists():
+        raise UserError(f"dataset {dataset_id} exists already in {path}: delete that folder or choose another --output")
+
+
+def write_dataset(
+    dataset_id: str,
+    episodes: Sequence[RecordedEpisode],
+    collection: EnvSpec,
+    evaluation: EnvSpec,
+    algorithm: str,
+    description: str,
+) -> Path:
+    """Write a set under Minari's dataset folder and return its path.
+
+    It is written into a hidden folder beside its place and renamed when it is complete.
+
+    Raises:
+        UserError: If the id is taken or the folder cannot be written.
+    """
+    refuse_existing(dataset_id)
+    root = get_dataset_path("")
+    buffers = [
+        EpisodeBuffer(
+            id=index,
+            seed=episode.seed,
+            observations=episode.observations,
+            actions=episode.actions,
+            rewards=episode.rewards,  # type: ignore[arg-type]
+            terminations=episode.terminations,  # type: ignore[arg-type]
+            truncations=episode.truncations,  # type: ignore[arg-type]
+            infos=episode.infos or None,
+        )
+        for index, episode in enumerate(episodes)
+    ]
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".collecting-", dir=root) as hidden:
+            with _datasets_path(hidden), quiet_gymnasium():
+                env = gym.make(collection, disable_env_checker=True)
+                create_dataset_from_buffers(
+                    dataset_id,
+                    buffers,
+                    env=env,
+                    eval_env=evaluation,
+                    algorithm_name=algorithm,
+                    author="edp_lightning",
+                    description=f"{description} Collected on this machine with edp_lightning {__version__}.",
+                    requirements=[f"minari=={minari.__version__}"],
+                )
+                env.close()
+            target = get_dataset_path(dataset_id)
+            namespace = dataset_id.rpartition("/")[0]
+            if namespace and namespace not in list_local_namespaces():
+                create_namespace(namespace)
+            os.replace(Path(hidden) / dataset_id, target)
+    except OSError as error:
+        raise UserError(f"dataset {dataset_id} could not be written to {root} ({error}): nothing was left behind") from error
+    return target
+
+
+@contextmanager
+def _datasets_path(path: str) -> Iterator[None]:
+    before = os.environ.get("MINARI_DATASETS_PATH")
+    os.environ["MINARI_DATASETS_PATH"] = path
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["MINARI_DATASETS_PATH"]
+        else:
+            os.environ["MINARI_DATASETS_PATH"] = before
