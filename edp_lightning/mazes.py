@@ -39,11 +39,12 @@ class Navigator:
         rows, columns = len(self._map), len(self._map[0])
         cells = [(i, j) for i in range(rows) for j in range(columns) if self._map[i][j] != WALL]
         self._centres = {cell: np.asarray(maze.cell_rowcol_to_xy(np.array(cell)), dtype=np.float64) for cell in cells}
+        self._remaining = {goal: distances(self._map, goal) for goal in cells}
         self._next = {goal: self._steps_towards(goal) for goal in cells}
 
     def _steps_towards(self, goal: Cell) -> dict[Cell, Cell]:
         """Return the neighbour to go to from each cell; ties are broken by the order of cells, so routes are reproducible."""
-        remaining = distances(self._map, goal)
+        remaining = self._remaining[goal]
         steps = {}
         for (row, column), distance in remaining.items():
             neighbours = ((row + 1, column), (row - 1, column), (row, column + 1), (row, column - 1))
@@ -61,3 +62,13 @@ class Navigator:
         """Return where to head from ``position`` to reach ``goal``: the next cell's centre, or the goal in its own cell."""
         here, there = self.cell(position), self.cell(goal)
         return goal if here == there else self._centres[self._next[there][here]]
+
+    def way_left(self, position: Point, goal: Point) -> float:
+        """Return the length of the way from ``position`` to ``goal`` through cell centres, in world units."""
+        here, there = self.cell(position), self.cell(goal)
+        if here == there:
+            return float(np.linalg.norm(goal - position))
+        following = self._next[there][here]
+        size = float(self._maze.maze_size_scaling)
+        rest = size * self._remaining[there][following] + float(np.linalg.norm(goal - self._centres[there]))
+        return float(np.linalg.norm(self._centres[following] - position)) + rest

@@ -1,0 +1,1 @@
+"""From a dataset's files to batches of transitions. Knows no model."""

@@ -1,0 +1,217 @@
+"""Serves batches of transitions, and tells the model and the evaluation what the dataset is."""
+
+import os
+from collections.abc import Iterator
+from typing import Any, cast
+
+import lightning as L
+import numpy as np
+import torch
+from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_only
+from torch import Tensor
+
+from edp_lightning.data.card import DataCard, make_card
+from edp_lightning.data.loader import TransitionLoader
+from edp_lightning.data.minari import is_local, missing_message, open_set, read_episodes
+from edp_lightning.data.normalize import ObservationNormalization, observation_statistics
+from edp_lightning.data.rewards import RewardTransform, transform_rewards
+from edp_lightning.data.transitions import Terminals, Transitions, apply_terminals, build_transitions, relabel
+from edp_lightning.envs import GOAL_RADIUS, EvaluationEnvironment, choose_view, evaluation_environment, family_of
+from edp_lightning.errors import UserError
+from edp_lightning.scores import from_metadata
+
+
+class OfflineDataModule(L.LightningDataModule):
+    """Holds a dataset as one table of transitions on the training device.
+
+    Args:
+        dataset: Minari id of a set on this machine.
+        view: Observation view; the family's default when not given. AntMaze: ``goal`` (31 numbers with the goal) or ``d4rl`` (29
+            numbers, reward relabelled to the evaluation's fixed goal, which the policy does not see).
+        batch_size: Rows per batch and device.
+        steps_per_epoch: Gradient steps per epoch; an epoch is only a unit for evaluation periods.
+        terminals: ``env`` as stored, ``reward``: a positive reward is terminal, ``first_success``: and the episode is cut there. The
+            family's default when not given (mazes: ``reward``).
+        reward_transform: What is done to rewards: ``none``, ``affine``, ``standardize``, ``min_max`` or ``return_range``.
+        reward_shift: For ``affine``: (r + shift) * scale.
+        reward_scale: For ``affine``: (r + shift) * scale.
+        normalize_observations: ``none``, ``standard`` (per dimension) or ``scalar`` (one mean and std); kept in the checkpoint.
+        n_step: Environment steps per transition; windows end with the episode.
+        discount: Discount inside n-step windows; the command line links it to ``model.discount``.
+        action_clip_eps: Distance that scaled actions keep from -1 and 1.
+        collect_steps: Steps to collect if ``dataset`` is one of the sets this package collects and is not on this machine.
+        collect_seed: Seed of that collection.
+        collect_workers: Processes of that collection; all cores when not given.
+        download: Allow Minari to download a missing set.
+        seed: Seed of the batches; the command line links it to ``seed_everything``.
+    """
+
+    def __init__(
+        self,
+        dataset: str,
+        view: str | None = None,
+        batch_size: int = 256,
+        steps_per_epoch: int = 1000,
+        terminals: Terminals | None = None,
+        reward_transform: RewardTransform = "none",
+        reward_shift: float = 0.0,
+        reward_scale: float = 1.0,
+        normalize_observations: ObservationNormalization = "none",
+        n_step: int = 1,
+        discount: float = 0.99,
+        action_clip_eps: float = 0.0,
+        collect_steps: int | None = None,
+        collect_seed: int = 0,
+        collect_workers: int | None = None,
+        download: bool = False,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters()
+        for name, value in (("batch_size", batch_size), ("steps_per_epoch", steps_per_epoch), ("n_step", n_step)):
+            if value < 1:
+                raise UserError(f"data.{name} must be at least 1; got {value}")
+        self.dataset = dataset
+        self._position = 0
+        self._loader: TransitionLoader | None = None
+        self._ready = False
+
+    observation_dim: int
+    action_dim: int
+    transitions: Transitions
+    observation_mean: Tensor
+    observation_std: Tensor
+    action_low: Tensor
+    action_high: Tensor
+    environment: EvaluationEnvironment | None
+    card: DataCard
+    dataset_info: dict[str, Any]
+
+    def prepare_data(self) -> None:
+        """Collect or download a missing set, where that was asked for; otherwise say how to get it."""
+        if is_local(self.dataset):
+            return
+        from edp_lightning.collect import DATASET_IDS, collect
+
+        h = self.hparams
+        names = {dataset_id: name for name, dataset_id in DATASET_IDS.items()}
+        if self.dataset in names and h.collect_steps is not None:
+            rank_zero_info(f"{self.dataset} is not on this machine: collecting {h.collect_steps} steps with the bundled controller")
+            workers = h.collect_workers or os.cpu_count() or 1
+            collect(names[self.dataset], steps=h.collect_steps, workers=workers, seed=h.collect_seed)
+        elif h.download:
+            _download(self.dataset)
+        else:
+            raise UserError(missing_message(self.dataset))
+
+    def setup(self, stage: str) -> None:
+        """Read the set once, on every rank."""
+        if self._ready:
+            return
+        h = self.hparams
+        source = open_set(self.dataset)
+        family = family_of(source.spec)
+        view = choose_view(family, h.view, self.dataset)
+        stored = read_episodes(source, view)
+        self.environment = evaluation_environment(
+            self.dataset, source.spec, source.evaluation_spec, view, from_metadata(source.metadata)
+        )
+        used = stored
+        if self.environment is not None and self.environment.fixed_goal is not None:
+            used = [relabel(episode, self.environment.fixed_goal, GOAL_RADIUS) for episode in stored]
+        terminals = cast(Terminals, h.terminals or family.terminals)
+        used = [apply_terminals(episode, terminals) for episode in used]
+        rewards = transform_rewards([e.reward for e in used], h.reward_transform, h.reward_shift, h.reward_scale)
+        low, high = (np.asarray(b, dtype=np.float32) for b in (source.action_space.low, source.action_space.high))
+        table = build_transitions(used, rewards, low, high, h.n_step, h.discount, h.action_clip_eps)
+        self.observation_dim, self.action_dim = table.observation.shape[1], table.action.shape[1]
+        self.observation_mean, self.observation_std = observation_statistics(table.observation, h.normalize_observations)
+        self.action_low, self.action_high = torch.from_numpy(low), torch.from_numpy(high)
+        origin = "collected locally by edp_lightning" if source.locally_collected else "published set"
+        self.card = make_card(self.dataset, origin, view.name, stored, used, table, low, high)
+        self.dataset_info = {
+            "id": self.dataset,
+            "origin": origin,
+            "algorithm": str(source.metadata.get("algorithm_name")),
+            "view": view.name,
+            "terminals": terminals,
+            "episodes": len(used),
+            "steps": len(table),
+        }
+        device = self.trainer.strategy.root_device if self.trainer is not None else torch.device("cpu")
+        self.transitions = Transitions(*(column.to(device) for column in vars(table).values()))
+        self._ready = True
+        if stage == "fit":
+            rank_zero_only(self.card.print)()
+
+    def train_dataloader(self) -> TransitionLoader:
+        """Return the endless loader at the position that was reached."""
+        rank, world_size = (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
+        h = self.hparams
+        self._loader = TransitionLoader(
+            self.transitions, h.batch_size, h.steps_per_epoch, h.seed, self._position, rank, world_size
+        )
+        return self._loader
+
+    def val_dataloader(self) -> "OneBatch":
+        """Return a single empty batch: evaluation happens in the environment, but Lightning's hooks need a loader."""
+        return OneBatch()
+
+    def test_dataloader(self) -> "OneBatch":
+        """Return a single empty batch, as for validation."""
+        return OneBatch()
+
+    def predict_dataloader(self) -> "ObservationLoader":
+        """Return the dataset's observations in order, for ``predict``."""
+        return ObservationLoader(self.transitions.observation, self.hparams["batch_size"])
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return how many batches were drawn."""
+        return {"position": self._position if self._loader is None else self._loader.position}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Continue after that many batches."""
+        self._position = int(state_dict["position"])
+
+
+class OneBatch:
+    """A loader of one empty batch."""
+
+    def __len__(self) -> int:
+        """Return 1."""
+        return 1
+
+    def __iter__(self) -> Iterator[Tensor]:
+        """Yield an empty tensor."""
+        yield torch.empty(0)
+
+
+class ObservationLoader:
+    """Yields rows of a tensor in order.
+
+    Args:
+        observation: Shape (rows, observation_dim).
+        batch_size: Rows per batch.
+    """
+
+    def __init__(self, observation: Tensor, batch_size: int) -> None:
+        self._batches = observation.split(batch_size)
+
+    def __len__(self) -> int:
+        """Return the number of batches."""
+        return len(self._batches)
+
+    def __iter__(self) -> Iterator[Tensor]:
+        """Yield batches, shape (batch_size, observation_dim)."""
+        yield from self._batches
+
+
+def _download(dataset_id: str) -> None:
+    import minari
+
+    try:
+        minari.download_dataset(dataset_id)
+    except ImportError as error:
+        raise UserError(f"downloading {dataset_id} needs pip install 'minari[hf]' ({error})") from error
+    except Exception as error:  # network libraries raise many types
+        raise UserError(f"downloading {dataset_id} failed ({error}); {missing_message(dataset_id)}") from error

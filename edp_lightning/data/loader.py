@@ -1,0 +1,63 @@
+"""An endless stream of uniformly drawn batches, with a position instead of a state."""
+
+from collections.abc import Iterator
+
+import torch
+
+from edp_lightning.data.transitions import Batch, Transitions
+from edp_lightning.rng import stream_seed
+
+
+class TransitionLoader:
+    """Draws batch after batch; its length only ends Lightning's epochs.
+
+    All fields of a row lie side by side in one table, so a batch is a single gather. The rows of batch k depend on (seed, k)
+    only. Every rank draws the rows of the global batch and keeps its share: N ranks with B rows see what one process with
+    N * B rows sees.
+
+    Args:
+        transitions: The table, on the device where batches are wanted.
+        batch_size: Rows per batch on this rank.
+        steps_per_epoch: Batches per epoch.
+        seed: Seed of the stream.
+        position: Number of batches drawn so far.
+        rank: This rank.
+        world_size: Number of ranks.
+    """
+
+    def __init__(
+        self,
+        transitions: Transitions,
+        batch_size: int,
+        steps_per_epoch: int,
+        seed: int,
+        position: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        columns = [getattr(transitions, name) for name in Batch._fields]
+        self._flat = [column.dim() == 1 for column in columns]
+        columns = [column.unsqueeze(1) if flat else column for column, flat in zip(columns, self._flat, strict=True)]
+        self._widths = [column.shape[1] for column in columns]
+        self._table = torch.cat(columns, dim=1)
+        self.batch_size = batch_size
+        self.steps_per_epoch = steps_per_epoch
+        self.seed = seed
+        self.position = position
+        self.rank = rank
+        self.world_size = world_size
+
+    def __len__(self) -> int:
+        """Return the batches per epoch."""
+        return self.steps_per_epoch
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Yield batches from the current position on, without end."""
+        generator = torch.Generator()
+        while True:
+            generator.manual_seed(stream_seed(self.seed, "batches", self.position))
+            rows = torch.randint(len(self._table), (self.batch_size * self.world_size,), generator=generator)
+            mine = rows[self.rank :: self.world_size].to(self._table.device)
+            self.position += 1
+            fields = self._table.index_select(0, mine).split(self._widths, dim=1)
+            yield Batch(*(field.squeeze(1) if flat else field for field, flat in zip(fields, self._flat, strict=True)))

@@ -1,0 +1,184 @@
+"""Episodes become one flat table of transitions. Nothing in a row ever comes from another episode."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+Floats = NDArray[np.float32]
+Terminals = Literal["env", "reward", "first_success"]
+
+
+class Batch(NamedTuple):
+    """Rows of the table.
+
+    Attributes:
+        observation: s, shape (batch, observation_dim), as the environment gives it.
+        action: a in [-1, 1], shape (batch, action_dim).
+        reward: Transformed (n-step) reward, shape (batch,).
+        next_observation: s' after ``steps`` steps, shape (batch, observation_dim).
+        terminated: 1.0 where the task truly ended on the way to s', shape (batch,).
+        steps: Number of environment steps k from s to s', shape (batch,); bootstrapping uses discount**k.
+    """
+
+    observation: Tensor
+    action: Tensor
+    reward: Tensor
+    next_observation: Tensor
+    terminated: Tensor
+    steps: Tensor
+
+
+@dataclass(frozen=True)
+class Episode:
+    """One episode of T steps.
+
+    Attributes:
+        observation: Shape (T + 1, observation_dim), float32, through the view.
+        action: Shape (T, action_dim), float32, in the environment's units.
+        reward: Shape (T,), float32.
+        terminated: Shape (T,), bool.
+        truncated: Shape (T,), bool.
+        position: Achieved goal, shape (T + 1, 2), where the environment has one.
+    """
+
+    observation: Floats
+    action: Floats
+    reward: Floats
+    terminated: NDArray[np.bool_]
+    truncated: NDArray[np.bool_]
+    position: Floats | None = None
+
+    def __len__(self) -> int:
+        """Return T."""
+        return len(self.reward)
+
+
+@dataclass(frozen=True)
+class Transitions:
+    """The table: every field of :class:`Batch` with one row per step, and where each episode begins.
+
+    ``episode_start`` has shape (episodes + 1,): rows ``episode_start[i]`` to ``episode_start[i + 1] - 1`` are episode i.
+    """
+
+    observation: Tensor
+    action: Tensor
+    reward: Tensor
+    next_observation: Tensor
+    terminated: Tensor
+    steps: Tensor
+    episode_start: Tensor
+
+    def __len__(self) -> int:
+        """Return the number of rows."""
+        return len(self.reward)
+
+
+def relabel(episode: Episode, goal: tuple[float, float], radius: float) -> Episode:
+    """Return the episode with reward 1 wherever a step ends within ``radius`` of ``goal``, else 0, and no terminations."""
+    assert episode.position is not None
+    reached = np.linalg.norm(episode.position[1:] - np.asarray(goal, dtype=np.float32), axis=1) <= radius
+    return replace(episode, reward=reached.astype(np.float32), terminated=np.zeros_like(episode.terminated))
+
+
+def apply_terminals(episode: Episode, terminals: Terminals) -> Episode:
+    """Return the episode with its terminations decided.
+
+    Args:
+        episode: The episode.
+        terminals: ``env``: as stored; ``reward``: every step with a positive reward is terminal, and the rows after it stay (the
+            table of D4RL's AntMaze); ``first_success``: the episode is cut after its first positive reward, which is terminal.
+    """
+    if terminals == "env":
+        return episode
+    rewarded = episode.reward > 0
+    if terminals == "reward":
+        return replace(episode, terminated=rewarded)
+    steps = int(np.argmax(rewarded)) + 1 if rewarded.any() else len(episode)
+    return replace(
+        episode,
+        observation=episode.observation[: steps + 1],
+        action=episode.action[:steps],
+        reward=episode.reward[:steps],
+        terminated=rewarded[:steps],
+        truncated=episode.truncated[:steps] & ~rewarded[:steps],
+        position=None if episode.position is None else episode.position[: steps + 1],
+    )
+
+
+def n_step_rows(
+    reward: Floats, terminated: NDArray[np.bool_], last: NDArray[np.int64], n_step: int, discount: float
+) -> tuple[Floats, NDArray[np.bool_], NDArray[np.int64]]:
+    """Return discounted reward sums, terminations and true lengths k of n-step transitions.
+
+    A row's window ends after ``n_step`` steps, at a termination, or at the end of its episode, whichever comes first.
+
+    Args:
+        reward: Shape (rows,).
+        terminated: Shape (rows,).
+        last: Last row of each row's episode, shape (rows,).
+        n_step: Largest k.
+        discount: Discount per step.
+    """
+    rows = np.arange(len(reward))
+    total = np.zeros(len(reward), dtype=np.float64)
+    ended = np.zeros(len(reward), dtype=np.bool_)
+    length = np.zeros(len(reward), dtype=np.int64)
+    alive = np.ones(len(reward), dtype=np.bool_)
+    for k in range(n_step):
+        alive &= rows + k <= last
+        at = np.minimum(rows + k, last)
+        total += np.where(alive, discount**k * reward[at], 0.0)
+        length += alive
+        ended |= alive & terminated[at]
+        alive &= ~terminated[at]
+    return total.astype(np.float32), ended, length
+
+
+def build_transitions(
+    episodes: Sequence[Episode],
+    rewards: Sequence[Floats],
+    low: Floats,
+    high: Floats,
+    n_step: int = 1,
+    discount: float = 0.99,
+    action_clip_eps: float = 0.0,
+) -> Transitions:
+    """Return the table of all episodes.
+
+    Truncated steps are kept: the true next observation is known. Actions are scaled from [low, high] to [-1, 1] and clipped to
+    ``1 - action_clip_eps``.
+
+    Args:
+        episodes: The episodes, with terminations decided.
+        rewards: Transformed rewards, one array (T,) per episode.
+        low: Lower bounds of the action box, shape (action_dim,).
+        high: Upper bounds of the action box, shape (action_dim,).
+        n_step: Steps per transition.
+        discount: Discount per step, used if ``n_step`` is above 1.
+        action_clip_eps: Distance that actions keep from the bounds.
+    """
+    lengths = np.array([len(episode) for episode in episodes])
+    start = np.concatenate([[0], np.cumsum(lengths)])
+    last = np.repeat(start[1:] - 1, lengths)
+    reward = np.concatenate(list(rewards))
+    terminated = np.concatenate([episode.terminated for episode in episodes])
+    reward, terminated, steps = n_step_rows(reward, terminated, last, n_step, discount)
+    states = np.concatenate([episode.observation for episode in episodes])
+    state_row = np.arange(len(reward)) + np.repeat(np.arange(len(episodes)), lengths)  # T + 1 states per episode
+    action = np.concatenate([episode.action for episode in episodes])
+    action = 2 * (action - low) / (high - low) - 1
+    bound = 1 - action_clip_eps
+    return Transitions(
+        observation=torch.from_numpy(states[state_row]),
+        action=torch.from_numpy(np.clip(action, -bound, bound).astype(np.float32)),
+        reward=torch.from_numpy(reward),
+        next_observation=torch.from_numpy(states[state_row + steps]),
+        terminated=torch.from_numpy(terminated.astype(np.float32)),
+        steps=torch.from_numpy(steps.astype(np.float32)),
+        episode_start=torch.from_numpy(start),
+    )
