@@ -4,6 +4,7 @@ from edp_lightning.callbacks.checkpoints import BestCheckpoint, LastCheckpoint
 from edp_lightning.callbacks.data_report import DataReport
 from edp_lightning.callbacks.entropy_tuning import EntropyCoefficientTuning
 from edp_lightning.callbacks.environment_evaluation import EnvironmentEvaluation
+from edp_lightning.callbacks.prediction_writer import PredictionWriter
 from edp_lightning.callbacks.progress import TrainingProgressBar
 from edp_lightning.callbacks.speed import SpeedMonitor
 from edp_lightning.callbacks.target_update import TargetNetworkUpdate
@@ -14,6 +15,7 @@ __all__ = [
     "EntropyCoefficientTuning",
     "EnvironmentEvaluation",
     "LastCheckpoint",
+    "PredictionWriter",
     "SpeedMonitor",
     "TargetNetworkUpdate",
     "TrainingProgressBar",

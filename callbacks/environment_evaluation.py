@@ -10,7 +10,6 @@ import lightning as L
 import torch
 import torch.distributed as dist
 from lightning.pytorch.utilities.seed import isolate_rng
-from rich.console import Console
 
 from edp_lightning.errors import UserError
 from edp_lightning.evaluation import EpisodeResult, rollout
@@ -69,7 +68,7 @@ class EnvironmentEvaluation(L.Callback):
         record["candidates"] = pl_module.hparams["num_candidates"]
         record["candidate_temperature"] = pl_module.hparams["candidate_temperature"]
         path.write_text(json.dumps(record, indent=2))
-        Console().print(f"results of {len(results)} episodes: {path}")
+        print(f"results of {len(results)} episodes: {path}")
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Close the environments."""

@@ -7,7 +7,6 @@ from typing import Any
 
 import jsonargparse
 import lightning as L
-from jsonargparse import Namespace
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import TensorBoardLogger
 
@@ -27,6 +26,7 @@ FORCED_CALLBACKS: dict[str, type[L.Callback]] = {
     "progress_bar": callbacks.TrainingProgressBar,
     "last_checkpoint": callbacks.LastCheckpoint,
     "best_checkpoint": callbacks.BestCheckpoint,
+    "prediction_writer": callbacks.PredictionWriter,
 }
 """Section of a config -> callback that is always there; no config can lose one by setting trainer.callbacks."""
 
@@ -36,6 +36,10 @@ TRAINER_DEFAULTS: dict[str, Any] = {
     "num_sanity_val_steps": 0,
     "use_distributed_sampler": False,
 }
+
+
+NAMED_CHECKPOINTS = ("last", "best")
+"""Values of --ckpt_path that mean a file in the run's folder."""
 
 
 class SaveFitConfig(SaveConfigCallback):
@@ -64,13 +68,14 @@ class OfflineCLI(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Parse; a checkpoint file's hyperparameters become defaults, so configs and flags win over them."""
+        arguments = sys.argv[1:] if args is None else args
+        assert isinstance(arguments, list)
+        path = _option(arguments, "--ckpt_path")
+        if path is not None and path not in NAMED_CHECKPOINTS:
+            self._use_as_defaults(read_checkpoint(path))
         super().parse_arguments(parser, args)
-        config = self.config[self.config.subcommand]
-        path = config.get("ckpt_path")
-        if path in (None, "last", "best", "hpc", "registry"):
-            return
-        checkpoint = read_checkpoint(path)
-        subparser = self._subcommand_parsers[self.config.subcommand]
+
+    def _use_as_defaults(self, checkpoint: dict[str, Any]) -> None:
         linked = {"model.seed", "data.seed", "data.discount"}
         defaults = {
             f"{section}.{name}": value
@@ -78,8 +83,8 @@ class OfflineCLI(LightningCLI):
             for name, value in checkpoint.get(key, {}).items()
             if not name.startswith("_") and f"{section}.{name}" not in linked
         }
-        subparser.set_defaults(defaults)
-        super().parse_arguments(parser, args)
+        for subparser in self._subcommand_parsers.values():
+            subparser.set_defaults(defaults)
 
     def _parse_ckpt_path(self) -> None:
         """Leave the config alone: Lightning would let the checkpoint's values beat the command line (Lightning #21255)."""
@@ -91,7 +96,7 @@ class OfflineCLI(LightningCLI):
         ckpt_path = config.get("ckpt_path")
         if self.subcommand != "fit":
             kwargs["logger"] = False
-            if ckpt_path not in (None, "last", "best"):
+            if ckpt_path is not None and ckpt_path not in NAMED_CHECKPOINTS:
                 folder = Path(ckpt_path).parent.parent
             elif ckpt_path is not None:
                 ckpt_path = str(folder / "checkpoints" / f"{ckpt_path}.ckpt")
@@ -108,6 +113,16 @@ class OfflineCLI(LightningCLI):
         return super().instantiate_trainer(**kwargs)
 
 
+def _option(arguments: list[str], name: str) -> str | None:
+    """Return the value of a command-line option, given as two words or with an equals sign; None without it."""
+    for index, word in enumerate(arguments):
+        if word == name and index + 1 < len(arguments):
+            return arguments[index + 1]
+        if word.startswith(f"{name}="):
+            return word.partition("=")[2]
+    return None
+
+
 def _quiet_known_noise() -> None:
     """Silence messages of Lightning that do not apply here."""
     # The callbacks' updates happen in on_train_batch_end, before ModelCheckpoint saves: the state is post-optimization.
@@ -116,6 +131,10 @@ def _quiet_known_noise() -> None:
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     # One run, one folder: continuing in a folder with checkpoints is what resume means.
     warnings.filterwarnings("ignore", message=".*Checkpoint directory .* exists and is not empty.*")
+    # Lightning 2.6 calls a method that jsonargparse has renamed; it works.
+    warnings.filterwarnings("ignore", module="jsonargparse._util")
+    # torch's pytree calls its own deprecated check through Lightning.
+    warnings.filterwarnings("ignore", message=".*LeafSpec.*")
 
 
 def _collect(args: list[str]) -> None:

@@ -106,6 +106,8 @@ class EntropyDiffusionPolicy(L.LightningModule):
             )
         if entropy_coef <= 0:
             raise UserError(f"entropy_coef must be above 0 (got {entropy_coef}); use entropy: none to leave the term out")
+        if entropy == "reference" and num_diffusion_steps < 3:
+            raise UserError("entropy 'reference' skips the first diffusion step and needs num_diffusion_steps >= 3")
         self.automatic_optimization = False
         self.strict_loading = True
         self.discount = discount

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_only
 from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
 
 from edp_lightning.data.card import DataCard, make_card
 from edp_lightning.data.loader import TransitionLoader
@@ -161,9 +162,9 @@ class OfflineDataModule(L.LightningDataModule):
         """Return a single empty batch, as for validation."""
         return OneBatch()
 
-    def predict_dataloader(self) -> "ObservationLoader":
+    def predict_dataloader(self) -> DataLoader[Tensor]:
         """Return the dataset's observations in order, for ``predict``."""
-        return ObservationLoader(self.transitions.observation, self.hparams["batch_size"])
+        return DataLoader(cast(Dataset[Tensor], self.transitions.observation), batch_size=self.hparams["batch_size"])
 
     def state_dict(self) -> dict[str, Any]:
         """Return how many batches were drawn."""
@@ -184,26 +185,6 @@ class OneBatch:
     def __iter__(self) -> Iterator[Tensor]:
         """Yield an empty tensor."""
         yield torch.empty(0)
-
-
-class ObservationLoader:
-    """Yields rows of a tensor in order.
-
-    Args:
-        observation: Shape (rows, observation_dim).
-        batch_size: Rows per batch.
-    """
-
-    def __init__(self, observation: Tensor, batch_size: int) -> None:
-        self._batches = observation.split(batch_size)
-
-    def __len__(self) -> int:
-        """Return the number of batches."""
-        return len(self._batches)
-
-    def __iter__(self) -> Iterator[Tensor]:
-        """Yield batches, shape (batch_size, observation_dim)."""
-        yield from self._batches
 
 
 def _download(dataset_id: str) -> None:

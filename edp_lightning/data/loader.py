@@ -1,6 +1,7 @@
 """An endless stream of uniformly drawn batches, with a position instead of a state."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 
@@ -61,3 +62,11 @@ class TransitionLoader:
             self.position += 1
             fields = self._table.index_select(0, mine).split(self._widths, dim=1)
             yield Batch(*(field.squeeze(1) if flat else field for field, flat in zip(fields, self._flat, strict=True)))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the position; Lightning asks resumable loaders for it."""
+        return {"position": self.position}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Continue at the position."""
+        self.position = int(state_dict["position"])

@@ -89,7 +89,7 @@ def missing_message(dataset_id: str) -> str:
         fix = f"collect it with: python -m edp_lightning collect {names[dataset_id]}"
     else:
         local = [p.parent.parent.relative_to(root).as_posix() for p in root.glob("**/data/metadata.json")]
-        close = difflib.get_close_matches(dataset_id, [*local, *names], n=3)
+        close = difflib.get_close_matches(dataset_id, sorted({*local, *names}), n=3)
         hint = f"did you mean {' or '.join(close)}? Otherwise " if close else ""
         namespace = dataset_id.partition("/")[0]
         fix = (

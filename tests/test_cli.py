@@ -1,0 +1,178 @@
+"""Whole runs through the command line."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from edp_lightning.cli import main
+from tests.conftest import TINY, scalars
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+COMPLETE = sorted(p for p in [*CONFIGS.glob("*.yaml"), *CONFIGS.glob("reference/*.yaml")] if p.name != "cpu.yaml")
+OVERLAYS = [(CONFIGS / f"{p.parent.name}.yaml", p) for p in sorted(CONFIGS.glob("*/*.yaml")) if p.parent.name != "reference"]
+
+
+def printed_config(capsys: pytest.CaptureFixture[str], *args: str) -> dict:
+    with pytest.raises(SystemExit) as stop:
+        main(["fit", *args, "--print_config"])
+    assert stop.value.code == 0
+    return yaml.safe_load(capsys.readouterr().out)
+
+
+@pytest.mark.parametrize("config", COMPLETE, ids=lambda p: p.stem)
+def test_every_config_is_complete(config, capsys):
+    parsed = printed_config(capsys, "--config", str(config))
+    assert parsed["data"]["dataset"]
+    assert parsed["trainer"]["max_steps"] > 0
+
+
+@pytest.mark.parametrize(("base", "overlay"), [*OVERLAYS, (CONFIGS / "antmaze.yaml", CONFIGS / "cpu.yaml")], ids=lambda p: p.stem)
+def test_every_overlay_changes_its_base(base, overlay, capsys):
+    plain = printed_config(capsys, "--config", str(base))
+    changed = printed_config(capsys, "--config", str(base), "--config", str(overlay))
+    assert plain != changed
+    for section, values in yaml.safe_load(overlay.read_text()).items():
+        for name, value in values.items() if isinstance(values, dict) else []:
+            assert changed[section][name] == value
+
+
+def test_fit_test_validate_predict(toy_set, command, capsys):
+    folder = command("fit", "--trainer.max_steps=10")
+    files = {p.name for p in folder.rglob("*") if p.is_file()}
+    assert {"config.yaml", "last.ckpt", "best.ckpt"} <= files
+    logged = scalars(folder)
+    assert [step for step, _ in logged["critic/loss"]] == list(range(10))  # one batch, one step
+    assert [step for step, _ in logged["evaluation/return"]] == [4, 9]
+    assert {"critic/q_mean", "actor/bc_loss", "actor/entropy_coef", "evaluation/episode_length", "evaluation/score"} <= set(logged)
+
+    capsys.readouterr()
+    command("test", "--ckpt_path=last")
+    result = json.loads((folder / "test_last.json").read_text())
+    assert len(result["episodes"]) == 4
+    assert result["scores"]["return"] == pytest.approx(np.mean([e["return"] for e in result["episodes"]]), abs=1e-6)
+    assert result["dataset"]["id"] == toy_set
+    assert result["checkpoint"]["gradient_steps"] == 10
+    assert {"torch", "lightning", "minari"} <= set(result["versions"])
+
+    before = (folder / "config.yaml").read_text()
+    checkpoint = folder / "checkpoints" / "best.ckpt"
+    main(["validate", f"--ckpt_path={checkpoint}", "--evaluation.num_episodes=2"])  # no config: all from the checkpoint
+    main(["predict", f"--ckpt_path={checkpoint}"])
+    actions = np.load(folder / "predictions_best.npy")
+    assert actions.shape == (400, 1)
+    assert np.abs(actions).max() <= 1
+    assert (folder / "config.yaml").read_text() == before
+
+
+@pytest.mark.filterwarnings("ignore:The dirpath has changed")  # a run that branches off another's checkpoint
+def test_command_line_beats_the_checkpoint(toy_set, command, capsys):
+    folder = command("fit", "--trainer.max_steps=5")
+    command("fit", "--trainer.max_steps=6", f"--ckpt_path={folder / 'checkpoints' / 'last.ckpt'}", "--model.critic_lr=0.5", run_name="u")
+    config = yaml.safe_load((folder.parent / "u-seed0" / "config.yaml").read_text())
+    assert config["model"]["critic_lr"] == 0.5
+    state = torch.load(folder.parent / "u-seed0" / "checkpoints" / "last.ckpt", weights_only=True)
+    assert state["optimizer_states"][0]["param_groups"][0]["lr"] == 0.5
+
+
+def test_overlay_interpolation_is_resolved_after_all_overrides(tmp_path, capsys):
+    base = tmp_path / "base.yaml"
+    base.write_text("data:\n  dataset: a/b-v0\nrun_name: ${data.dataset}\n")
+    parsed = printed_config(capsys, "--config", str(base), "--data.dataset", "c/d-v0")
+    assert parsed["data"]["dataset"] == "c/d-v0"
+    assert parsed["run_name"] in ("c/d-v0", "${data.dataset}")  # printed unresolved or resolved, never as a/b-v0
+
+
+def failing(capsys, *args: str) -> str:
+    with pytest.raises(SystemExit) as stop:
+        main(list(args))
+    assert stop.value.code == 1
+    err = capsys.readouterr().err
+    message = err[err.index("error: ") :]
+    assert "Traceback" not in message
+    return message
+
+
+def test_missing_set_without_network_names_the_fix(command, capsys):
+    message = failing(capsys, "fit", "--data.dataset=D4RL/pen/human-v2", *TINY)
+    assert "D4RL/pen/human-v2" in message
+    assert "huggingface-cli" in message
+    assert "data.download" in message
+    message = failing(capsys, "fit", "--data.dataset=edp/toy/two-step-v0", *TINY)
+    assert "collect toy" in message
+
+
+def test_misspelt_set_gets_a_suggestion(toy_set, capsys):
+    assert "did you mean edp/toy/two-step-v0" in failing(capsys, "fit", "--data.dataset=edp/toy/twostep-v0", *TINY)
+
+
+def test_lcb_of_one_critic_is_refused(toy_set, capsys):
+    message = failing(capsys, "fit", f"--data.dataset={toy_set}", *TINY, "--model.num_critics=1")
+    assert "num_critics" in message
+    assert "'min'" in message
+
+
+def test_a_run_is_not_overwritten(toy_set, command, capsys):
+    folder = command("fit", "--trainer.max_steps=5")
+    before = {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+    with pytest.raises(SystemExit):
+        command("fit", "--trainer.max_steps=5")
+    assert "--ckpt_path last" in capsys.readouterr().err
+    assert {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()} == before
+
+
+def test_unwritable_output(toy_set, capsys, tmp_path):
+    (tmp_path / "file").write_text("")
+    message = failing(capsys, "fit", f"--data.dataset={toy_set}", f"--output={tmp_path / 'file'}", *TINY)
+    assert "--output" in message
+
+
+@pytest.mark.parametrize("content", ["truncated", "foreign", "pickle", "absent"])
+def test_bad_checkpoint_is_refused_by_name(content, toy_set, command, capsys, tmp_path):
+    folder = command("fit", "--trainer.max_steps=5")
+    path = tmp_path / "bad.ckpt"
+    good = (folder / "checkpoints" / "last.ckpt").read_bytes()
+    marker = tmp_path / "executed"
+    if content == "truncated":
+        path.write_bytes(good[: len(good) // 2])
+    elif content == "foreign":
+        torch.save({"state_dict": {}}, path)
+    elif content == "pickle":
+        torch.save({"hyper_parameters": Touch(marker)}, path)
+    message = failing(capsys, "test", f"--data.dataset={toy_set}", f"--ckpt_path={path}", *TINY)
+    assert "bad.ckpt" in message
+    assert not marker.exists()
+
+
+class Touch:
+    """Creates a file when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
+def test_checkpoint_of_another_dataset_is_refused(toy_set, random_set, command, capsys):
+    folder = command("fit", "--trainer.max_steps=5")
+    checkpoint = folder / "checkpoints" / "last.ckpt"
+    message = failing(capsys, "validate", f"--ckpt_path={checkpoint}", f"--data.dataset={random_set}")
+    assert "observation_dim 1" in message
+    assert "2" in message
+
+
+def test_unknown_option_is_refused(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["fit", "--data.dataset=a/b-v0", "--model.gama=0.9"])
+    assert stop.value.code == 2
+    assert "gama" in capsys.readouterr().err
+
+
+def test_collect_through_the_command_line(minari_root, capsys):
+    main(["collect", "toy", "--steps", "10", "--seed", "3"])
+    assert (minari_root / "edp" / "toy" / "two-step-v0" / "data" / "metadata.json").exists()
+    assert "collect" in failing(capsys, "collect", "nothing")
