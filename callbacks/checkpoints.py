@@ -60,11 +60,21 @@ class LastCheckpoint(ModelCheckpoint):
         if self._interrupted:
             raise KeyboardInterrupt
 
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Save the end of the run, whatever the period."""
+        super().on_train_end(trainer, pl_module)
+        if trainer.global_step % self._every_n_train_steps:
+            self._save(trainer)
+
+    def _save(self, trainer: L.Trainer) -> Path:
+        path = Path(str(self.dirpath)) / "last.ckpt"
+        trainer.save_checkpoint(path)
+        return path
+
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
         """Save when the run was asked to stop between two gradient steps."""
         if isinstance(exception, (KeyboardInterrupt, SIGTERMException)) and not self._in_batch and trainer.global_step > 0:
-            path = Path(str(self.dirpath)) / "last.ckpt"
-            trainer.save_checkpoint(path)
+            path = self._save(trainer)
             rank_zero_info(f"interrupted after step {trainer.global_step}, saved {path}; continue with --ckpt_path last")
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:

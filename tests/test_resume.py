@@ -32,9 +32,11 @@ def state(folder):
 def test_resumed_run_equals_an_uninterrupted_one_bit_for_bit(stop, toy_set, command):
     options = ["--entropy_tuning.enabled=true", "--model.lr_schedule=constant", "--target_update.ema_start=4"]
     whole = command("fit", "--trainer.max_steps=14", *options, run_name="whole")
-    command("fit", f"--trainer.max_steps={stop}", *options, run_name="parts")
-    parts = command("fit", "--trainer.max_steps=14", "--ckpt_path=last", *options, run_name="parts")
+    parts = command("fit", f"--trainer.max_steps={stop}", *options, run_name="parts")
+    assert state(parts)["/global_step"].item() == stop
+    command("fit", "--trainer.max_steps=14", "--ckpt_path=last", *options, run_name="parts")
     a, b = state(whole), state(parts)
+    assert a["/global_step"].item() == 14
     assert a.keys() == b.keys()
     different = [name for name in a if not torch.equal(a[name], b[name])]
     assert not different
