@@ -1,0 +1,174 @@
+import json
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from gymnasium.envs.registration import EnvSpec
+from gymnasium.utils.env_checker import check_env
+
+from edp_lightning.collect import collect, writer
+from edp_lightning.collect.recorder import MazeRecorder
+from edp_lightning.collect.tasks import TASKS
+from edp_lightning.collect.toy import TwoStepEnv, reward_mean
+from edp_lightning.data.minari import is_local, open_set
+from edp_lightning.errors import UserError
+from edp_lightning.quiet import quiet_gymnasium
+
+
+def arrays(root: Path, dataset_id: str) -> dict[str, np.ndarray]:
+    found = {}
+    with h5py.File(root / dataset_id / "data" / "main_data.hdf5", "r") as file:
+        file.visititems(lambda name, node: found.update({name: node[()]}) if isinstance(node, h5py.Dataset) else None)
+    return found
+
+
+@pytest.mark.parametrize(("name", "steps"), [("pointmaze-umaze", 700), ("antmaze-umaze", 800)])
+def test_same_seed_same_set_whatever_the_number_of_workers(name, steps, minari_root):
+    collect(name, steps=steps, output="edp/one/a-v0")
+    collect(name, steps=steps, workers=2, output="edp/two/a-v0")
+    collect(name, steps=steps, seed=1, output="edp/other/a-v0")
+    one, two, other = (arrays(minari_root, f"edp/{n}/a-v0") for n in ("one", "two", "other"))
+    assert one.keys() == two.keys()
+    assert all(np.array_equal(one[key], two[key]) for key in one)
+    assert sum(len(v) for k, v in one.items() if k.endswith("/rewards")) == steps
+    assert not np.array_equal(one["episode_0/actions"], other["episode_0/actions"])
+
+
+@pytest.fixture(scope="module")
+def point_episodes():
+    recorder = MazeRecorder(TASKS["pointmaze-umaze"])
+    episodes = [recorder.record(0, index, 0.5) for index in range(4)]
+    recorder.close()
+    return episodes
+
+
+def test_rewards_belong_to_the_goal_that_was_in_force(point_episodes):
+    for e in point_episodes:
+        achieved, commanded = e.observations["achieved_goal"], e.observations["desired_goal"]
+        # the goal of step t is the one the action at t was chosen for
+        distance = np.linalg.norm(achieved[1:] - commanded[:-1], axis=1)
+        np.testing.assert_array_equal(e.rewards, distance <= 0.45)
+        np.testing.assert_array_equal(e.infos["goal"], commanded)
+
+
+def test_a_reached_goal_is_replaced_in_the_same_episode(point_episodes):
+    assert sum(e.rewards.sum() for e in point_episodes) > 4
+    for e in point_episodes:
+        commanded = e.observations["desired_goal"]
+        changed = np.any(commanded[1:] != commanded[:-1], axis=1)
+        np.testing.assert_array_equal(changed, e.rewards > 0)  # never two rewarded steps at one goal
+        assert len(e) == 300
+        assert e.truncations[-1]
+        assert not e.terminations.any()
+
+
+def test_ant_walks_to_commanded_goals_and_keeps_its_falls():
+    recorder = MazeRecorder(TASKS["antmaze-umaze-diverse"])
+    episodes = [recorder.record(0, index, 0.1) for index in range(3)]
+    recorder.close()
+    assert sum(e.rewards.sum() for e in episodes) >= 3
+    assert all(len(e) == 700 for e in episodes)  # nothing cuts an episode short
+
+
+def test_single_goal_task_ends_at_its_goal():
+    recorder = MazeRecorder(TASKS["antmaze-umaze"])
+    episodes = [recorder.record(0, index, 0.1) for index in range(3)]
+    recorder.close()
+    assert any(len(e) < 700 for e in episodes)
+    for e in episodes:
+        assert np.abs(e.observations["achieved_goal"][0] - [-4, -4]).max() <= 1.2
+        assert np.abs(e.observations["desired_goal"][0] - [-4, 4]).max() <= 1.0
+        assert e.rewards[:-1].sum() == 0
+
+
+def test_recorder_leaves_no_model_file_behind(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    recorder = MazeRecorder(TASKS["pointmaze-umaze"])
+    recorder.record(0, 0, 0.0)
+    recorder.close()
+    assert not list(tmp_path.glob("*.xml"))
+
+
+@pytest.mark.parametrize("name", [n for n in TASKS if n != "toy"])
+def test_evaluation_has_one_start_and_one_goal(name):
+    task = TASKS[name]
+    cells = [cell for row in task.evaluation_spec().kwargs["maze_map"] for cell in row]
+    assert cells.count("r") == cells.count("g") == 1
+    collection = [cell for row in task.collection_spec().kwargs["maze_map"] for cell in row]
+    assert ("g" in collection) == task.single
+
+
+def test_set_names_its_evaluation_environment(minari_root):
+    collect("pointmaze-umaze", steps=50)
+    dataset = open_set("edp/pointmaze/umaze-v0")
+    assert isinstance(dataset.evaluation_spec, EnvSpec)
+    assert dataset.evaluation_spec.kwargs["continuing_task"] is False
+    assert dataset.evaluation_spec.max_episode_steps == 300
+    assert dataset.locally_collected
+    import minari
+
+    with quiet_gymnasium():
+        loaded = minari.load_dataset("edp/pointmaze/umaze-v0")  # complete for Minari itself
+        env = loaded.recover_environment(eval_env=True)
+        env.reset(seed=0)
+        env.close()
+    assert loaded.total_steps == 50
+
+
+@pytest.mark.parametrize("failure", [KeyboardInterrupt, OSError("disk full")])
+def test_interrupted_writing_leaves_nothing(failure, minari_root, monkeypatch):
+    def fail(*args, **kwargs):
+        raise failure
+
+    monkeypatch.setattr(writer, "create_dataset_from_buffers", fail)
+    with pytest.raises((KeyboardInterrupt, UserError)):
+        collect("toy", steps=10)
+    assert not is_local("edp/toy/two-step-v0")
+    assert not list(minari_root.rglob("*"))
+
+
+def test_existing_set_is_not_overwritten(minari_root):
+    collect("toy", steps=10)
+    before = (minari_root / "edp/toy/two-step-v0/data/main_data.hdf5").read_bytes()
+    with pytest.raises(UserError, match="exists already"):
+        collect("toy", steps=20)
+    assert (minari_root / "edp/toy/two-step-v0/data/main_data.hdf5").read_bytes() == before
+
+
+@pytest.mark.parametrize("wrong", [{"steps": 0}, {"workers": 0}, {"noise": -1.0}, {"seed": -1}])
+def test_numbers_out_of_range_are_refused(wrong):
+    with pytest.raises(UserError, match="collect needs"):
+        collect("toy", **wrong)
+
+
+def test_unknown_name_lists_the_choices():
+    with pytest.raises(UserError, match="antmaze-umaze-diverse"):
+        collect("antmaze")
+
+
+def test_toy_environment_follows_gymnasium_and_its_best_return_is_two():
+    check_env(TwoStepEnv(), skip_render_check=True)
+    env, returns = TwoStepEnv(), []
+    for seed in range(300):
+        env.reset(seed=seed)
+        _, first, done, _, _ = env.step(np.array([-0.2], dtype=np.float32))
+        assert not done
+        _, second, done, _, _ = env.step(np.array([0.0], dtype=np.float32))
+        assert done
+        returns.append(first + second)
+    assert np.mean(returns) == pytest.approx(2.0, abs=0.01)
+    assert np.std(returns) == pytest.approx(0.03 * 2**0.5, rel=0.15)
+    assert reward_mean(0.2) == pytest.approx(0.8, abs=0.01)
+
+
+def test_toy_data_has_the_shares_of_the_paper(minari_root):
+    collect("toy", steps=1000)
+    data = arrays(minari_root, "edp/toy/two-step-v0")
+    states = np.stack([data[f"episode_{i}/observations"][:, 0] for i in range(500)])
+    first = states[:, 1]
+    assert np.mean(np.abs(first) < 0.5) == pytest.approx(0.22, abs=0.05)
+    assert np.mean(reward_mean(first) > 0.5) == pytest.approx(0.09, abs=0.04)
+    inside = np.abs(states[:, 2]) < 1
+    assert np.std((states[:, 2] - first)[inside]) == pytest.approx(0.04, rel=0.15)
+    assert json.loads((minari_root / "edp/toy/two-step-v0/data/metadata.json").read_text())["total_episodes"] == 500
