@@ -1,0 +1,71 @@
+"""Rollouts: results depend on episode seeds only."""
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+
+from edp_lightning.evaluation import rollout
+
+
+class Countdown(gym.Env):
+    """Lasts as many steps as its seed says; the reward is the action; succeeds if the sum of actions is positive."""
+
+    observation_space = gym.spaces.Box(-np.inf, np.inf, (2,), np.float32)
+    action_space = gym.spaces.Box(-1, 1, (1,), np.float32)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.left, self.total = 1 + seed % 7, 0.0
+        return np.array([self.left, self.np_random.normal()], dtype=np.float32), {}
+
+    def step(self, action):
+        self.left -= 1
+        self.total += float(action[0])
+        info = {"success": self.total > 0, "progress": {"left": self.left}}
+        return np.array([self.left, self.total], dtype=np.float32), float(action[0]), self.left == 0, False, info
+
+
+def act(observation, generators):
+    noise = torch.stack([torch.randn(1, generator=g) for g in generators])
+    return torch.tanh(observation[:, 1:] + noise)
+
+
+def sequential(seeds):
+    results = []
+    for seed in seeds:
+        results += rollout([Countdown()], act, [seed])
+    return results
+
+
+@pytest.mark.parametrize("num_envs", [1, 3, 20])
+def test_vectorised_rollouts_equal_a_sequential_loop(num_envs):
+    seeds = list(range(100, 112))
+    together = rollout([Countdown() for _ in range(num_envs)], act, seeds)
+    assert together == sequential(seeds)
+
+
+def test_short_episodes_do_not_crowd_out_long_ones():
+    seeds = list(range(21))
+    results = rollout([Countdown() for _ in range(4)], act, seeds)
+    assert [r.seed for r in results] == seeds
+    assert [r.length for r in results] == [1 + seed % 7 for seed in seeds]  # every episode to its end, each once
+
+
+def test_outcome_of_an_episode_does_not_depend_on_its_company():
+    (alone,) = rollout([Countdown()], act, [6])
+    beside = rollout([Countdown() for _ in range(3)], act, [13, 6, 20])[1]
+    assert alone == beside
+
+
+def test_success_counts_if_it_was_ever_true_and_progress_is_the_last():
+    for result in rollout([Countdown()], lambda o, g: torch.ones(len(o), 1), [3]):
+        assert result.success
+        assert result.final == {"left": 0}
+        assert result.episode_return == 4
+
+
+def test_finished_episodes_are_reported():
+    seen = []
+    rollout([Countdown() for _ in range(2)], act, [1, 2, 3], on_episode=seen.append)
+    assert sorted(r.seed for r in seen) == [1, 2, 3]

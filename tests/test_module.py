@@ -1,0 +1,172 @@
+import pytest
+import torch
+
+from edp_lightning.data.transitions import Batch
+from edp_lightning.errors import UserError
+from edp_lightning.module import EntropyDiffusionPolicy
+from edp_lightning.noise import NoiseSource
+from edp_lightning.optimization import apply_gradients, learning_rate
+
+
+def build(**kwargs):
+    torch.manual_seed(0)
+    options = {"observation_dim": 3, "action_dim": 2, "hidden_dims": [32, 32], "num_critics": 4, "entropy": "none"} | kwargs
+    module = EntropyDiffusionPolicy(**options)
+    module.configure_model()
+    return module
+
+
+def batch(rows=16):
+    generator = torch.Generator().manual_seed(1)
+    observation, following = (torch.randn(rows, 3, generator=generator) for _ in range(2))
+    action = torch.rand(rows, 2, generator=generator) * 2 - 1
+    return Batch(observation, action, torch.randn(rows, generator=generator), following, torch.zeros(rows), torch.ones(rows))
+
+
+def noise(module, rows=16, draws=0, step=0):
+    source = NoiseSource(0, module.actor.sde.num_steps, 2, module.num_backup_actions, draws, torch.device("cpu"))
+    return source.draw(step, rows)
+
+
+@pytest.mark.parametrize("entropy", ["none", "reference", "bridge", "path"])
+def test_actor_loss_gives_the_critics_no_gradient_and_targets_are_constants(entropy):
+    module = build(entropy=entropy)
+    draws = {"none": 0, "reference": 1, "bridge": 2, "path": 5}[entropy]
+    module.critic.requires_grad_(False)
+    module.actor_loss(module.actor_terms(batch(), noise(module, draws=draws))).backward()
+    module.critic.requires_grad_(True)
+    assert all(p.grad is None for p in [*module.critic.parameters(), *module.target_critic.parameters()])
+    assert all(p.grad is not None for p in module.actor.parameters())
+    module.zero_grad()
+    loss, _, target = module.critic_terms(batch(), noise(module, draws=draws))
+    assert not target.requires_grad
+    loss.backward()
+    assert all(p.grad is None for p in [*module.actor.parameters(), *module.ema_actor.parameters()])
+
+
+def test_target_by_an_independent_calculation():
+    module = build(max_q_backup=True, num_backup_actions=3, discount=0.9)
+    data, draws = batch(4), noise(module, 4)
+    _, q, target = module.critic_terms(data, draws)
+    for row in range(4):
+        actions = module.ema_actor.sample(data.next_observation[row].expand(3, 3), draws.next_action[:, 3 * row : 3 * row + 3])
+        values = module.target_critic(data.next_observation[row].expand(3, 3), actions)
+        for critic in range(4):
+            expected = data.reward[row] + 0.9 * values[critic].max()
+            torch.testing.assert_close(target[critic, row], expected)
+    torch.testing.assert_close(q, module.critic(data.observation, data.action))
+
+
+def test_terminated_rows_do_not_bootstrap():
+    module = build()
+    data = batch()._replace(terminated=torch.ones(16))
+    torch.testing.assert_close(module.critic_terms(data, noise(module))[2], data.reward.expand(4, 16))
+
+
+def test_noise_of_a_step_is_shared_out_over_ranks_and_repeats():
+    source = NoiseSource(0, 5, 2, 3, 1, torch.device("cpu"))
+    whole = source.draw(7, 8)
+    parts = [source.draw(7, 4, rank, 2) for rank in range(2)]
+    torch.testing.assert_close(torch.stack([p.action for p in parts], 1).flatten(0, 1), whole.action)
+    torch.testing.assert_close(torch.stack([p.time for p in parts], 1).flatten(), whole.time)
+    merged = torch.stack([p.next_action.view(5, 4, 3, 2) for p in parts], 2).flatten(1, 2)
+    torch.testing.assert_close(merged.flatten(1, 2), whole.next_action)
+    assert not torch.equal(source.draw(8, 8).action, whole.action)
+    assert whole.time.min() >= 1
+    assert whole.time.max() <= 5
+
+
+def test_behaviour_cloning_learns_a_conditional_action():
+    module = build(eta=0.0, num_candidates=1)
+    optimizer = torch.optim.Adam(module.actor.parameters(), lr=3e-3)
+    for step in range(400):
+        generator = torch.Generator().manual_seed(step)
+        observation = torch.randn(128, 3, generator=generator)
+        action = torch.stack([torch.tanh(observation[:, 0]), -torch.tanh(observation[:, 1])], dim=1)
+        data = Batch(observation, action, torch.zeros(128), observation, torch.zeros(128), torch.ones(128))
+        loss = module.actor_loss(module.actor_terms(data, noise(module, 128, step=step)))
+        apply_gradients(optimizer, loss, module.actor, None)
+    generators = [torch.Generator().manual_seed(i) for i in range(64)]
+    observation = torch.randn(64, 3, generator=torch.Generator().manual_seed(99))
+    expected = torch.stack([torch.tanh(observation[:, 0]), -torch.tanh(observation[:, 1])], dim=1)
+    assert (module.act(observation, generators) - expected).abs().mean() < 0.15
+
+
+def test_candidates_choose_what_the_target_critics_prefer():
+    module = build(num_candidates=200, candidate_temperature=0.0)
+
+    class PreferHigh(torch.nn.Module):
+        def forward(self, observation, action):
+            return action[:, 0].expand(4, -1)
+
+    module.target_critic = PreferHigh()
+    generators = [torch.Generator().manual_seed(i) for i in range(8)]
+    best = module.act(torch.randn(8, 3), generators)
+    module.num_candidates = 1
+    single = module.act(torch.randn(8, 3), generators)
+    assert best[:, 0].mean() > single[:, 0].mean() + 0.3
+
+
+def test_actions_are_in_the_environments_units():
+    module = build()
+    module.action_scaler.set(torch.tensor([-2.0, 0.0]), torch.tensor([2.0, 10.0]))
+    actions = module.act(torch.randn(50, 3), [torch.Generator().manual_seed(i) for i in range(50)])
+    assert (actions >= torch.tensor([-2.0, 0.0])).all()
+    assert (actions <= torch.tensor([2.0, 10.0])).all()
+    assert actions[:, 1].mean() > 1
+
+
+def test_normalised_observations_do_not_depend_on_units():
+    module = build()
+    raw = torch.randn(16, 3)
+    module.normalizer.set(torch.full((3,), 5.0), torch.full((3,), 2.0))
+    scaled = module.act(raw * 2 + 5, [torch.Generator().manual_seed(i) for i in range(16)])
+    module.normalizer.set(torch.zeros(3), torch.ones(3))
+    torch.testing.assert_close(module.act(raw, [torch.Generator().manual_seed(i) for i in range(16)]), scaled)
+
+
+def test_compiled_losses_equal_eager_ones():
+    module = build(entropy="reference")
+    data, draws = batch(), noise(module, draws=1)
+    compiled = torch.compile(module.critic_terms, dynamic=False), torch.compile(module.actor_terms, dynamic=False)
+    torch.testing.assert_close(compiled[0](data, draws), module.critic_terms(data, draws), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(compiled[1](data, draws), module.actor_terms(data, draws), atol=1e-4, rtol=1e-4)
+
+
+def test_clipping_bounds_the_joint_norm():
+    module = build()
+    optimizer = torch.optim.SGD(module.critic.parameters(), lr=1.0)
+    before = [p.detach().clone() for p in module.critic.parameters()]
+    loss = module.critic_terms(batch(), noise(module))[0] * 1000
+    norm = apply_gradients(optimizer, loss, module.critic, 0.5)
+    moved = torch.stack([(a - b).norm() for a, b in zip(module.critic.parameters(), before, strict=True)]).norm()
+    assert norm > 0.5
+    assert moved.item() == pytest.approx(0.5, rel=1e-4)
+
+
+def test_learning_rate_schedules():
+    assert learning_rate(0.1, "constant", 500, -1) == 0.1
+    assert learning_rate(0.1, "cosine", 0, 100) == pytest.approx(0.1)
+    assert learning_rate(0.1, "cosine", 50, 100) == pytest.approx(0.05)
+    assert learning_rate(0.1, "cosine", 100, 100) == pytest.approx(0, abs=1e-9)
+    with pytest.raises(ValueError, match="max_steps"):
+        learning_rate(0.1, "cosine", 0, -1)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"num_critics": 1}, "num_critics"),
+        ({"entropy_coef": 0.0}, "entropy: none"),
+        ({"entropy": "reference", "num_diffusion_steps": 2}, "num_diffusion_steps"),
+    ],
+)
+def test_impossible_settings_are_refused(wrong, message):
+    with pytest.raises(UserError, match=message):
+        build(**wrong)
+
+
+def test_one_critic_works_with_the_minimum():
+    module = build(num_critics=1, q_aggregation="min")
+    terms = module.actor_terms(batch(), noise(module))
+    assert torch.isfinite(module.actor_loss(terms))
