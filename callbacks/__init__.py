@@ -1,4 +1,4 @@
-"""Lightning callbacks: everything that happens on the finished batch or beside training. Imported as edp_lightning.callbacks."""
+"""Lightning callbacks: everything that happens after a gradient step or beside training (edp_lightning.callbacks)."""
 
 from edp_lightning.callbacks.checkpoints import BestCheckpoint, LastCheckpoint
 from edp_lightning.callbacks.data_report import DataReport

@@ -7,25 +7,23 @@ from typing import Any
 
 import lightning as L
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.exceptions import SIGTERMException
-from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
 
 class LastCheckpoint(ModelCheckpoint):
     """Keeps ``last.ckpt``, the newest state of the run; also saved when the run is interrupted.
 
-    Ctrl-C in the middle of a gradient step waits for its end, so that what is saved is a state between two steps; a second Ctrl-C
-    stops at once, without saving. After any other error the checkpoint of the last period stays: what the error left
-    behind is not worth keeping.
+    Ctrl-C in the middle of a gradient step waits for its end, so that what is saved is a state between two steps; a
+    second Ctrl-C stops at once, without saving. After any other error the checkpoint of the last period stays: what the
+    error left behind is not worth keeping.
 
     Args:
         every_n_steps: Gradient steps between saves.
     """
 
     def __init__(self, every_n_steps: int = 1000) -> None:
-        super().__init__(
-            every_n_train_steps=every_n_steps, save_top_k=0, save_last=True, enable_version_counter=False
-        )
+        super().__init__(every_n_train_steps=every_n_steps, save_top_k=0, save_last=True, enable_version_counter=False)
         self._in_batch = False
         self._interrupted = False
         self._previous_handler: Any = None

@@ -31,9 +31,7 @@ class EnvironmentEvaluation(L.Callback):
         seed: Seed of the first episode; episode i uses seed + i.
     """
 
-    def __init__(
-        self, num_episodes: int = 20, num_test_episodes: int = 100, num_envs: int = 20, seed: int = 10_000
-    ) -> None:
+    def __init__(self, num_episodes: int = 20, num_test_episodes: int = 100, num_envs: int = 20, seed: int = 10_000) -> None:
         for name, value in (
             ("num_episodes", num_episodes),
             ("num_test_episodes", num_test_episodes),

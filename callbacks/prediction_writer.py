@@ -11,7 +11,7 @@ from lightning.pytorch.callbacks import BasePredictionWriter
 
 
 class PredictionWriter(BasePredictionWriter):
-    """Writes ``predictions_<checkpoint>.npy``: one action per observation of the dataset, in order and in the environment's units."""
+    """Writes ``predictions_<checkpoint>.npy``: one action per observation of the dataset, in order and in environment units."""
 
     def __init__(self) -> None:
         super().__init__(write_interval="epoch")

@@ -23,8 +23,8 @@ class TargetNetworkUpdate(L.Callback):
         ema_decay: Decay of the EMA actor per update, in [0, 1).
         ema_every: Gradient steps between updates of the EMA actor.
         ema_start: First gradient step (counted from 0) at which the EMA actor may move.
-        ema_before_start: What the EMA actor is until then: ``copy`` of the online actor, or ``frozen`` at its initial weights as in
-            the released code of arXiv 2402.04080.
+        ema_before_start: What the EMA actor is until then: ``copy`` of the online actor, or ``frozen`` at its initial
+            weights as in the released code of arXiv 2402.04080.
     """
 
     def __init__(

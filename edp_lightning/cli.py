@@ -52,7 +52,7 @@ class SaveFitConfig(SaveConfigCallback):
 
 
 class OfflineCLI(LightningCLI):
-    """LightningCLI with forced callbacks, linked values, one folder per run and checkpoints that do not beat the command line."""
+    """LightningCLI with forced callbacks, linked values, one folder per run; the command line beats the checkpoint."""
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the forced callbacks, the run's folder and the links between sections."""

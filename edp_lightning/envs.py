@@ -12,8 +12,8 @@ from gymnasium.envs.registration import EnvSpec
 from numpy.typing import NDArray
 
 from edp_lightning import scores
-from edp_lightning.mazes import Navigator
 from edp_lightning.errors import UserError
+from edp_lightning.mazes import Navigator
 from edp_lightning.quiet import quiet_gymnasium, register_robotics
 from edp_lightning.scores import ScoreReference
 
@@ -261,7 +261,8 @@ class MazeProgress(gym.Wrapper[Any, Any, Any, Any]):
 
     def __init__(self, env: gym.Env[Any, Any], fixed_goal: tuple[float, float] | None) -> None:
         super().__init__(env)
-        self._maze: Any = env.unwrapped
+        maze: Any = env.unwrapped
+        self._maze = maze
         self._fixed_goal = fixed_goal
         self._navigator = Navigator(self._maze.maze)
         self._left = np.inf

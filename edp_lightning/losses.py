@@ -34,7 +34,7 @@ def max_over_actions(q: Tensor, num_actions: int) -> Tensor:
     Returns:
         Maxima, shape (num_critics, batch).
     """
-    return q.unflatten(1, (-1, num_actions)).amax(dim=-1)
+    return q.reshape(len(q), -1, num_actions).amax(dim=-1)
 
 
 def td_loss(q: Tensor, target: Tensor) -> Tensor:

@@ -14,9 +14,9 @@ class EpisodeReturn(MeanMetric):
 class SuccessRate(MeanMetric):
     """Share of episodes that succeeded, in [0, 1]; update with booleans, shape (episodes,)."""
 
-    def update(self, value: Tensor, weight: float | Tensor = 1.0) -> None:
+    def update(self, value: float | Tensor, weight: float | Tensor | None = None) -> None:
         """Add episodes: True where the task was solved."""
-        super().update(value.float(), weight)
+        super().update(torch.as_tensor(value).float(), weight)
 
 
 class NormalizedScore(MeanMetric):
@@ -38,6 +38,6 @@ class NormalizedScore(MeanMetric):
         self.minimum = minimum
         self.maximum = maximum
 
-    def update(self, value: Tensor, weight: float | Tensor = 1.0) -> None:
+    def update(self, value: float | Tensor, weight: float | Tensor | None = None) -> None:
         """Add undiscounted returns, shape (episodes,)."""
         super().update(100 * (torch.as_tensor(value) - self.minimum) / (self.maximum - self.minimum), weight)

@@ -144,7 +144,7 @@ class EntropyDiffusionPolicy(L.LightningModule):
                     f"{offered}: use the dataset and view the checkpoint was trained on, or train a new model"
                 )
             self.hparams[name] = offered if wanted is None else wanted
-        h = self.hparams
+        h: Any = self.hparams
         dtype = torch.bfloat16 if h.hidden_precision == "bfloat16" else torch.float32
         self.normalizer = ObservationNormalizer(h.observation_dim)
         self.action_scaler = ActionScaler(h.action_dim)
@@ -168,7 +168,7 @@ class EntropyDiffusionPolicy(L.LightningModule):
         """Prepare the noise source and, if wanted, the compiled losses."""
         if self.trainer.precision == "16-mixed":
             raise UserError("trainer.precision 16-mixed is not supported: use 32-true with model.hidden_precision bfloat16")
-        h = self.hparams
+        h: Any = self.hparams
         self._noise = NoiseSource(
             self.seed,
             h.num_diffusion_steps,
@@ -322,7 +322,8 @@ class EntropyDiffusionPolicy(L.LightningModule):
             scores = aggregate_q(self.target_critic(state, action), self.q_aggregation, self.lcb_coef)
             chosen = choose_candidate(scores.view(-1, count), self.candidate_temperature, uniform.to(self.device))
             action = action.view(-1, count, width)[torch.arange(len(chosen), device=self.device), chosen]
-        return self.action_scaler(action)
+        in_units: Tensor = self.action_scaler(action)
+        return in_units
 
     def on_load_checkpoint(self, checkpoint: Mapping[str, Any]) -> None:
         """Refuse a checkpoint whose widths differ from this model's, with their numbers."""

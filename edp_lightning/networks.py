@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -31,9 +32,9 @@ class _OneExpMish(torch.autograd.Function):
         ctx.save_for_backward(inputs[0])
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Tensor:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
         """Return grad * mish'(x) with ``tanh(softplus(x)) = n/(n+2)``, derivative ``4 e (e+1) / (n+2)^2``."""
-        (x,) = ctx.saved_tensors
+        x: Tensor = ctx.saved_tensors[0]
         wide = x.float()
         e = torch.exp(wide.clamp(max=20.0))
         n = e * (e + 2)
@@ -44,7 +45,8 @@ class _OneExpMish(torch.autograd.Function):
 def mish(x: Tensor) -> Tensor:
     """Return Mish activations; the one-exponential form inside a compiled function, where alone it is the faster one."""
     if torch.compiler.is_compiling():
-        return _OneExpMish.apply(x)  # type: ignore[no-any-return, no-untyped-call]
+        activated: Tensor = _OneExpMish.apply(x)  # type: ignore[no-untyped-call]
+        return activated
     return F.mish(x)
 
 
@@ -94,7 +96,7 @@ class NoiseNetwork(nn.Module):
         self.hidden_dtype = hidden_dtype
         self.time_embedding = TimeEmbedding()
         widths = [action_dim + TIME_FEATURES + observation_dim, *hidden_dims]
-        self.hidden = nn.ModuleList(nn.Linear(a, b) for a, b in zip(widths[:-1], widths[1:], strict=True))
+        self.hidden = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(widths))
         self.output = nn.Linear(widths[-1], action_dim)
 
     def forward(self, noisy: Tensor, t: Tensor, observation: Tensor) -> Tensor:
@@ -159,9 +161,7 @@ class QEnsemble(nn.Module):
         self.num_critics = num_critics
         self.hidden_dtype = hidden_dtype
         widths = [observation_dim + action_dim, *hidden_dims]
-        self.hidden = nn.ModuleList(
-            EnsembleLinear(num_critics, a, b, bias_init=0.1) for a, b in zip(widths[:-1], widths[1:], strict=True)
-        )
+        self.hidden = nn.ModuleList(EnsembleLinear(num_critics, a, b, bias_init=0.1) for a, b in pairwise(widths))
         self.output = EnsembleLinear(num_critics, widths[-1], 1, bias_init=0.0)
         nn.init.uniform_(self.output.weight, -3e-3, 3e-3)
         nn.init.uniform_(self.output.bias, -3e-3, 3e-3)

@@ -36,7 +36,7 @@ def average_over_ranks(gradients: list[Tensor]) -> list[Tensor]:
     flat = torch.cat([g.reshape(-1) for g in gradients])
     dist.all_reduce(flat)
     flat /= dist.get_world_size()
-    pieces = flat.split([g.numel() for g in gradients])
+    pieces = torch.split(flat, [g.numel() for g in gradients])
     return [piece.view_as(g) for piece, g in zip(pieces, gradients, strict=True)]
 
 

@@ -1,9 +1,10 @@
 """Silences messages of the environments' libraries that a user of this package can do nothing about."""
 
+import io
 import logging
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 
 import gymnasium as gym
 
@@ -25,7 +26,7 @@ def quiet_gymnasium() -> Iterator[None]:
 
 def register_robotics() -> None:
     """Make the ids of gymnasium-robotics known to ``gymnasium.make``."""
-    with quiet_gymnasium():
+    with quiet_gymnasium(), redirect_stderr(io.StringIO()):  # the import prints a notice on dense Adroit tasks
         import gymnasium_robotics
 
         gym.register_envs(gymnasium_robotics)

@@ -40,8 +40,7 @@ def result_record(
         "environment": environment.describe(),
         "scores": dict(scores),
         "episodes": [
-            {"seed": r.seed, "return": r.episode_return, "length": r.length, "success": r.success, **r.final}
-            for r in results
+            {"seed": r.seed, "return": r.episode_return, "length": r.length, "success": r.success, **r.final} for r in results
         ],
         "versions": versions(),
     }

@@ -14,6 +14,7 @@ class ObservationNormalizer(nn.Module):
 
     mean: Tensor
     std: Tensor
+    active: Tensor
 
     def __init__(self, observation_dim: int, limit: float = 10.0) -> None:
         super().__init__()

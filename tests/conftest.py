@@ -100,7 +100,9 @@ def command(tmp_path: Path) -> Callable[..., Path]:
     """Run ``fit`` and friends on the toy set with tiny networks; returns the run's folder."""
 
     def run(subcommand: str, *extra: str, dataset: str = "edp/toy/two-step-v0", run_name: str = "t") -> Path:
-        main([subcommand, f"--data.dataset={dataset}", f"--output={tmp_path / 'runs'}", f"--run_name={run_name}", *TINY, *extra])
+        main(
+            [subcommand, f"--data.dataset={dataset}", f"--output={tmp_path / 'runs'}", f"--run_name={run_name}", *TINY, *extra]
+        )
         return tmp_path / "runs" / dataset.replace("/", "-") / f"{run_name}-seed0"
 
     return run

@@ -30,7 +30,9 @@ def test_every_config_is_complete(config, capsys):
     assert parsed["trainer"]["max_steps"] > 0
 
 
-@pytest.mark.parametrize(("base", "overlay"), [*OVERLAYS, (CONFIGS / "antmaze.yaml", CONFIGS / "cpu.yaml")], ids=lambda p: p.stem)
+@pytest.mark.parametrize(
+    ("base", "overlay"), [*OVERLAYS, (CONFIGS / "antmaze.yaml", CONFIGS / "cpu.yaml")], ids=lambda p: p.stem
+)
 def test_every_overlay_changes_its_base(base, overlay, capsys):
     plain = printed_config(capsys, "--config", str(base))
     changed = printed_config(capsys, "--config", str(base), "--config", str(overlay))
@@ -47,7 +49,9 @@ def test_fit_test_validate_predict(toy_set, command, capsys):
     logged = scalars(folder)
     assert [step for step, _ in logged["critic/loss"]] == list(range(10))  # one batch, one step
     assert [step for step, _ in logged["evaluation/return"]] == [4, 9]
-    assert {"critic/q_mean", "actor/bc_loss", "actor/entropy_coef", "evaluation/episode_length", "evaluation/score"} <= set(logged)
+    assert {"critic/q_mean", "actor/bc_loss", "actor/entropy_coef", "evaluation/episode_length", "evaluation/score"} <= set(
+        logged
+    )
 
     capsys.readouterr()
     command("test", "--ckpt_path=last")
@@ -71,7 +75,13 @@ def test_fit_test_validate_predict(toy_set, command, capsys):
 @pytest.mark.filterwarnings("ignore:The dirpath has changed")  # a run that branches off another's checkpoint
 def test_command_line_beats_the_checkpoint(toy_set, command, capsys):
     folder = command("fit", "--trainer.max_steps=5")
-    command("fit", "--trainer.max_steps=6", f"--ckpt_path={folder / 'checkpoints' / 'last.ckpt'}", "--model.critic_lr=0.5", run_name="u")
+    command(
+        "fit",
+        "--trainer.max_steps=6",
+        f"--ckpt_path={folder / 'checkpoints' / 'last.ckpt'}",
+        "--model.critic_lr=0.5",
+        run_name="u",
+    )
     config = yaml.safe_load((folder.parent / "u-seed0" / "config.yaml").read_text())
     assert config["model"]["critic_lr"] == 0.5
     state = torch.load(folder.parent / "u-seed0" / "checkpoints" / "last.ckpt", weights_only=True)

@@ -17,7 +17,10 @@ def recipe(name, view=None):
     )
 
 
-@pytest.mark.parametrize(("name", "view", "width"), [("antmaze-umaze-diverse", "d4rl", 29), ("antmaze-umaze-diverse", "goal", 31), ("pointmaze-umaze", None, 6)])
+@pytest.mark.parametrize(
+    ("name", "view", "width"),
+    [("antmaze-umaze-diverse", "d4rl", 29), ("antmaze-umaze-diverse", "goal", 31), ("pointmaze-umaze", None, 6)],
+)
 def test_environments_have_the_view_of_their_data(name, view, width):
     env = pickle.loads(pickle.dumps(recipe(name, view))).make()
     observation, _ = env.reset(seed=0)
@@ -73,7 +76,9 @@ def test_published_umaze_sets_get_the_map_they_were_collected_in():
 
 
 def test_pen_is_scored_over_the_hundred_steps_its_reference_was_made_with():
-    spec = EnvSpec("AdroitHandPen-v1", entry_point="gymnasium_robotics.envs.adroit_hand.adroit_pen:AdroitHandPenEnv", max_episode_steps=200)
+    spec = EnvSpec(
+        "AdroitHandPen-v1", entry_point="gymnasium_robotics.envs.adroit_hand.adroit_pen:AdroitHandPenEnv", max_episode_steps=200
+    )
     environment = evaluation_environment("D4RL/pen/human-v2", spec, None, choose_view(family_of(spec), None, "x"))
     assert environment.max_episode_steps == 100
     assert environment.score_reference.maximum == pytest.approx(3076.8331)

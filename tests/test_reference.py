@@ -127,7 +127,7 @@ def test_one_gradient_step_equals_the_released_code(case: str, tmp_path: Path) -
         callbacks=[TargetNetworkUpdate(ema_start=0), record],
         default_root_dir=tmp_path,
     )
-    trainer.fit(module, OneBatch(batch))
+    trainer.fit(module, OneBatch(batch), OneBatch(batch))
 
     for theirs, ours in METRICS.items():
         assert record.logged[ours] == pytest.approx(float(data[f"metric/{theirs}"]), rel=TOLERANCE), ours

@@ -59,8 +59,6 @@ def collect(
             remaining -= len(episode)
             progress.advance(bar, len(episode))
     algorithm = f"{task.kind} controller, action noise {spread}, seed {seed}"
-    path = write_dataset(
-        dataset_id, collected, task.collection_spec(), task.evaluation_spec(), algorithm, task.description
-    )
+    path = write_dataset(dataset_id, collected, task.collection_spec(), task.evaluation_spec(), algorithm, task.description)
     print(f"{dataset_id}: {total} steps in {len(collected)} episodes, written to {path}")
     return dataset_id

@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edp_lightning.collect.controllers import AntController, Controller, PointController
-from edp_lightning.mazes import Navigator
 from edp_lightning.collect.tasks import CollectTask
 from edp_lightning.collect.toy import TwoStepEnv, behavior_action
+from edp_lightning.mazes import Navigator
 from edp_lightning.quiet import quiet_gymnasium
 
 SUCCESS_RADIUS = 0.45
@@ -86,8 +86,9 @@ class MazeRecorder:
         self._task = task
         with quiet_gymnasium():
             # The bare environment: wrappers only check and count, at a third of the time of a step.
-            self._env: Any = gym.make(task.collection_spec(), disable_env_checker=True).unwrapped
-        self._navigator = Navigator(self._env.maze)
+            env: Any = gym.make(task.collection_spec(), disable_env_checker=True).unwrapped
+        self._env = env
+        self._navigator = Navigator(env.maze)
         self._controller: Controller = AntController() if task.kind == "ant" else PointController()
 
     def record(self, seed: int, index: int, noise: float) -> RecordedEpisode:

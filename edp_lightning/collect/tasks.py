@@ -81,9 +81,7 @@ def _mark(cells: list[list[Any]], start: tuple[int, int], goal: tuple[int, int])
     cells[goal[0]][goal[1]] = "g"
 
 
-TOY_SPEC = EnvSpec(
-    id="edp_lightning/TwoStep-v0", entry_point="edp_lightning.collect.toy:TwoStepEnv", disable_env_checker=True
-)
+TOY_SPEC = EnvSpec(id="edp_lightning/TwoStep-v0", entry_point="edp_lightning.collect.toy:TwoStepEnv", disable_env_checker=True)
 
 DIVERSE = "Random starts and random commanded goals; a goal that is reached is replaced by a new one in the same episode. "
 WALKER = "Ant walked by a goal-reaching controller along breadth-first way-points; falls stay in the data."

@@ -4,7 +4,7 @@ import itertools
 import multiprocessing
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Generator
 
 from edp_lightning.collect.recorder import RecordedEpisode, Recorder, make_recorder
 from edp_lightning.collect.tasks import CollectTask, task_of
@@ -24,7 +24,7 @@ def _record(job: tuple[int, int, float]) -> RecordedEpisode:
     return _recorder.record(*job)
 
 
-def episodes(name: str, task: CollectTask, seed: int, noise: float, workers: int) -> Iterator[RecordedEpisode]:
+def episodes(name: str, task: CollectTask, seed: int, noise: float, workers: int) -> Generator[RecordedEpisode, None, None]:
     """Yield the episodes 0, 1, 2, ... of a set without end; close the iterator to stop.
 
     Args:

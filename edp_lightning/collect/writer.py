@@ -54,9 +54,9 @@ def write_dataset(
             seed=episode.seed,
             observations=episode.observations,
             actions=episode.actions,
-            rewards=episode.rewards,  # type: ignore[arg-type]
-            terminations=episode.terminations,  # type: ignore[arg-type]
-            truncations=episode.truncations,  # type: ignore[arg-type]
+            rewards=episode.rewards,
+            terminations=episode.terminations,
+            truncations=episode.truncations,
             infos=episode.infos or None,
         )
         for index, episode in enumerate(episodes)
@@ -77,7 +77,7 @@ def write_dataset(
                     requirements=[f"minari=={minari.__version__}"],
                 )
                 env.close()
-            target = get_dataset_path(dataset_id)
+            target = Path(get_dataset_path(dataset_id))
             namespace = dataset_id.rpartition("/")[0]
             if namespace and namespace not in list_local_namespaces():
                 create_namespace(namespace)

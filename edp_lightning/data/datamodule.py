@@ -7,7 +7,7 @@ from typing import Any, cast
 import lightning as L
 import numpy as np
 import torch
-from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_only
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -27,12 +27,12 @@ class OfflineDataModule(L.LightningDataModule):
 
     Args:
         dataset: Minari id of a set on this machine.
-        view: Observation view; the family's default when not given. AntMaze: ``goal`` (31 numbers with the goal) or ``d4rl`` (29
-            numbers, reward relabelled to the evaluation's fixed goal, which the policy does not see).
+        view: Observation view; the family's default when not given. AntMaze: ``goal`` (31 numbers with the goal) or
+            ``d4rl`` (29 numbers, reward relabelled to the evaluation's fixed goal, which the policy does not see).
         batch_size: Rows per batch and device.
         steps_per_epoch: Gradient steps per epoch; an epoch is only a unit for evaluation periods.
-        terminals: ``env`` as stored, ``reward``: a positive reward is terminal, ``first_success``: and the episode is cut there. The
-            family's default when not given (mazes: ``reward``).
+        terminals: ``env`` as stored, ``reward``: a positive reward is terminal, ``first_success``: and the episode is cut
+            there. The family's default when not given (mazes: ``reward``).
         reward_transform: What is done to rewards: ``none``, ``affine``, ``standardize``, ``min_max`` or ``return_range``.
         reward_shift: For ``affine``: (r + shift) * scale.
         reward_scale: For ``affine``: (r + shift) * scale.
@@ -94,10 +94,12 @@ class OfflineDataModule(L.LightningDataModule):
             return
         from edp_lightning.collect import DATASET_IDS, collect
 
-        h = self.hparams
+        h: Any = self.hparams
         names = {dataset_id: name for name, dataset_id in DATASET_IDS.items()}
         if self.dataset in names and h.collect_steps is not None:
-            rank_zero_info(f"{self.dataset} is not on this machine: collecting {h.collect_steps} steps with the bundled controller")
+            rank_zero_info(
+                f"{self.dataset} is not on this machine: collecting {h.collect_steps} steps with the bundled controller"
+            )
             workers = h.collect_workers or os.cpu_count() or 1
             collect(names[self.dataset], steps=h.collect_steps, workers=workers, seed=h.collect_seed)
         elif h.download:
@@ -109,7 +111,7 @@ class OfflineDataModule(L.LightningDataModule):
         """Read the set once, on every rank."""
         if self._ready:
             return
-        h = self.hparams
+        h: Any = self.hparams
         source = open_set(self.dataset)
         family = family_of(source.spec)
         view = choose_view(family, h.view, self.dataset)
@@ -148,7 +150,7 @@ class OfflineDataModule(L.LightningDataModule):
     def train_dataloader(self) -> TransitionLoader:
         """Return the endless loader at the position that was reached."""
         rank, world_size = (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
-        h = self.hparams
+        h: Any = self.hparams
         self._loader = TransitionLoader(
             self.transitions, h.batch_size, h.steps_per_epoch, h.seed, self._position, rank, world_size
         )

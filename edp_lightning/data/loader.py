@@ -60,7 +60,7 @@ class TransitionLoader:
             rows = torch.randint(len(self._table), (self.batch_size * self.world_size,), generator=generator)
             mine = rows[self.rank :: self.world_size].to(self._table.device)
             self.position += 1
-            fields = self._table.index_select(0, mine).split(self._widths, dim=1)
+            fields = torch.split(self._table.index_select(0, mine), self._widths, dim=1)
             yield Batch(*(field.squeeze(1) if flat else field for field, flat in zip(fields, self._flat, strict=True)))
 
     def state_dict(self) -> dict[str, Any]:

@@ -44,12 +44,12 @@ class MinariSet:
     @property
     def locally_collected(self) -> bool:
         """Whether this package wrote it on some machine, as opposed to a published set."""
-        return "edp_lightning" in self.metadata.get("author", [])
+        return bool("edp_lightning" in self.metadata.get("author", []))
 
 
 def is_local(dataset_id: str) -> bool:
     """Return whether a set of this id is on disk."""
-    return (get_dataset_path(dataset_id) / "data" / "metadata.json").is_file()
+    return Path(get_dataset_path(dataset_id), "data", "metadata.json").is_file()
 
 
 def open_set(dataset_id: str) -> MinariSet:
@@ -64,7 +64,9 @@ def open_set(dataset_id: str) -> MinariSet:
     try:
         metadata = json.loads((path / "metadata.json").read_text())
     except (OSError, ValueError) as error:
-        raise UserError(f"dataset {dataset_id}: {path / 'metadata.json'} cannot be read ({error}); fetch the set again") from error
+        raise UserError(
+            f"dataset {dataset_id}: {path / 'metadata.json'} cannot be read ({error}); fetch the set again"
+        ) from error
     if not (path / "main_data.hdf5").is_file():
         raise UserError(
             f"dataset {dataset_id}: only HDF5 sets are read, this one has data_format {metadata.get('data_format')!r} "
@@ -75,9 +77,7 @@ def open_set(dataset_id: str) -> MinariSet:
         raise UserError(f"dataset {dataset_id} has action space {space}: only continuous actions (a one-dimensional Box) work")
     if not (np.isfinite(space.low).all() and np.isfinite(space.high).all() and (space.low < space.high).all()):
         raise UserError(f"dataset {dataset_id} has an unbounded or empty action box {space}: actions are scaled to [-1, 1]")
-    specs = [
-        EnvSpec.from_json(metadata[key]) if metadata.get(key) else None for key in ("env_spec", "eval_env_spec")
-    ]
+    specs = [EnvSpec.from_json(metadata[key]) if metadata.get(key) else None for key in ("env_spec", "eval_env_spec")]
     return MinariSet(dataset_id, path, metadata, specs[0], specs[1], space)
 
 

@@ -13,8 +13,8 @@ def observation_statistics(observation: Tensor, kind: ObservationNormalization) 
 
     Args:
         observation: All observations, shape (rows, observation_dim).
-        kind: ``none``: 0 and 1; ``standard``: per dimension, std + 1e-3 so that constant dimensions stay small; ``scalar``: one mean and
-            std of all entries, std + 1e-6 (EDP).
+        kind: ``none``: 0 and 1; ``standard``: per dimension, std + 1e-3 so that constant dimensions stay small;
+            ``scalar``: one mean and std of all entries, std + 1e-6 (EDP).
     """
     width = observation.shape[1]
     if kind == "none":

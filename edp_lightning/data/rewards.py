@@ -19,9 +19,10 @@ def transform_rewards(
 
     Args:
         rewards: Rewards of each episode, arrays of shape (T,).
-        transform: ``none``; ``affine``: (r + shift) * scale, so CQL's AntMaze (r - 0.5) * 4 is shift -0.5, scale 4, and IQL's r - 1 is
-            shift -1; ``standardize``: (r - mean) / std over all steps (Diffusion-QL for Pen); ``min_max``: to [-1, 1] (EDP
-            for Kitchen and Adroit); ``return_range``: r * 1000 / (largest - smallest episode return) (IQL for locomotion).
+        transform: ``none``; ``affine``: (r + shift) * scale, so CQL's AntMaze (r - 0.5) * 4 is shift -0.5, scale 4, and
+            IQL's r - 1 is shift -1; ``standardize``: (r - mean) / std over all steps (Diffusion-QL for Pen);
+            ``min_max``: to [-1, 1] (EDP for Kitchen and Adroit); ``return_range``: r * 1000 / (largest - smallest episode
+            return) (IQL for locomotion).
         shift: Added before scaling, ``affine`` only.
         scale: Factor, ``affine`` only.
 
@@ -47,5 +48,7 @@ def transform_rewards(
 
 def _positive(value: float, transform: str, what: str) -> float:
     if value <= 0:
-        raise UserError(f"reward_transform '{transform}' divides by the {what} of the rewards, which is 0: use 'none' or 'affine'")
+        raise UserError(
+            f"reward_transform '{transform}' divides by the {what} of the rewards, which is 0: use 'none' or 'affine'"
+        )
     return value

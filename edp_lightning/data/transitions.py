@@ -90,8 +90,9 @@ def apply_terminals(episode: Episode, terminals: Terminals) -> Episode:
 
     Args:
         episode: The episode.
-        terminals: ``env``: as stored; ``reward``: every step with a positive reward is terminal, and the rows after it stay (the
-            table of D4RL's AntMaze); ``first_success``: the episode is cut after its first positive reward, which is terminal.
+        terminals: ``env``: as stored; ``reward``: every step with a positive reward is terminal, and the rows after it
+            stay (the table of D4RL's AntMaze); ``first_success``: the episode is cut after its first positive reward, which
+            is terminal.
     """
     if terminals == "env":
         return episode

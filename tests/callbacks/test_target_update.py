@@ -15,7 +15,9 @@ def test_target_moves_by_the_share():
         torch.testing.assert_close(new, 0.75 * old + 0.25 * goal)
 
 
-@pytest.mark.parametrize(("before_start", "expected"), [("copy", [1, 1, 1, 0, 0.1, 0, 0.1]), ("frozen", [0, 0, 0, 0, 0.1, 0, 0.1])])
+@pytest.mark.parametrize(
+    ("before_start", "expected"), [("copy", [1, 1, 1, 0, 0.1, 0, 0.1]), ("frozen", [0, 0, 0, 0, 0.1, 0, 0.1])]
+)
 def test_ema_schedule(before_start, expected):
     callback = TargetNetworkUpdate(ema_decay=0.9, ema_every=2, ema_start=3, ema_before_start=before_start)
     assert [callback.ema_weight(step) for step in range(7)] == pytest.approx(expected)

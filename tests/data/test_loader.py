@@ -8,7 +8,9 @@ from edp_lightning.data.transitions import Transitions
 
 def table(rows=50):
     i = torch.arange(rows, dtype=torch.float32)
-    return Transitions(i[:, None].repeat(1, 3), -i[:, None], i, i[:, None].repeat(1, 3) + 1, i * 0, i * 0 + 1, torch.tensor([0, rows]))
+    return Transitions(
+        i[:, None].repeat(1, 3), -i[:, None], i, i[:, None].repeat(1, 3) + 1, i * 0, i * 0 + 1, torch.tensor([0, rows])
+    )
 
 
 def take(loader, count):

@@ -1,5 +1,5 @@
-import h5py
 import gymnasium as gym
+import h5py
 import numpy as np
 import pytest
 
