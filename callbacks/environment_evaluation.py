@@ -10,6 +10,7 @@ import lightning as L
 import torch
 import torch.distributed as dist
 from lightning.pytorch.utilities.seed import isolate_rng
+from torchmetrics import MeanMetric
 
 from edp_lightning.errors import UserError
 from edp_lightning.evaluation import EpisodeResult, rollout
@@ -93,7 +94,7 @@ class EnvironmentEvaluation(L.Callback):
     def _log(self, module: L.LightningModule, environment: Any, results: list[EpisodeResult]) -> dict[str, float]:
         device = module.device
         returns = torch.tensor([r.episode_return for r in results])
-        metrics: dict[str, Any] = {"return": EpisodeReturn(), "episode_length": EpisodeReturn()}
+        metrics: dict[str, Any] = {"return": EpisodeReturn(), "episode_length": MeanMetric()}
         values = {"return": returns, "episode_length": torch.tensor([float(r.length) for r in results])}
         judge = "return"
         reference = environment.score_reference
@@ -106,7 +107,7 @@ class EnvironmentEvaluation(L.Callback):
             values["success_rate"] = torch.tensor([bool(r.success) for r in results])
             judge = "success_rate"
         for name in sorted({name for result in results for name in result.final}):
-            metrics[name] = EpisodeReturn()
+            metrics[name] = MeanMetric()
             values[name] = torch.tensor([result.final.get(name, float("nan")) for result in results])
         scores = {}
         for name, metric in metrics.items():

@@ -61,6 +61,7 @@ class Family:
         success: Whether reaching the goal is the score.
         terminals: Default rule for terminations in the data.
         cell_size: Metres per maze cell; 0 outside mazes.
+        torso_quaternion: Where the orientation (w, x, y, z) begins in the observation of a robot that can fall, else None.
     """
 
     views: tuple[ObservationView, ...] = (ObservationView("box"),)
@@ -70,6 +71,7 @@ class Family:
     success: bool = False
     terminals: str = "env"
     cell_size: float = 0.0
+    torso_quaternion: int | None = None
 
 
 MAZE_KWARGS = {"continuing_task": False, "reset_target": False}
@@ -79,6 +81,7 @@ ANTMAZE = Family(
         ObservationView("d4rl", ("achieved_goal", "observation")),
     ),
     kwargs=MAZE_KWARGS, reference=scores.MAZE_SUCCESS, success=True, terminals="reward", cell_size=4.0,
+    torso_quaternion=1,
 )  # fmt: skip
 POINTMAZE = Family(
     views=(ObservationView("goal", ("observation", "desired_goal")), ObservationView("d4rl", ("observation",))),
@@ -161,7 +164,7 @@ class EvaluationEnvironment:
             register_robotics()
             env = gym.make(spec, disable_env_checker=True)
         if hasattr(env.unwrapped, "maze"):
-            env = MazeProgress(env, self.fixed_goal)
+            env = MazeProgress(env, self.fixed_goal, family_of(spec).torso_quaternion)
         return FlatObservation(env, self.view)
 
     def describe(self) -> dict[str, Any]:
@@ -252,18 +255,23 @@ class FlatObservation(gym.ObservationWrapper[Floats, Floats, Any]):
 class MazeProgress(gym.Wrapper[Any, Any, Any, Any]):
     """Fixes the goal if asked to, and reports progress that shows before success does.
 
-    ``info["progress"]`` holds ``distance_left``: smallest length in metres of the way to the goal so far in the episode.
+    ``info["progress"]`` holds ``distance_left``: smallest length in metres of the way to the goal so far in the episode, and
+    for robots that can fall ``fallen``: 1 while the torso is upside down.
 
     Args:
         env: A maze of gymnasium-robotics.
         fixed_goal: World coordinates of the goal, or None for the environment's own.
+        torso_quaternion: Where the orientation begins in ``observation["observation"]``; None for robots that cannot fall.
     """
 
-    def __init__(self, env: gym.Env[Any, Any], fixed_goal: tuple[float, float] | None) -> None:
+    def __init__(
+        self, env: gym.Env[Any, Any], fixed_goal: tuple[float, float] | None, torso_quaternion: int | None = None
+    ) -> None:
         super().__init__(env)
         maze: Any = env.unwrapped
         self._maze = maze
         self._fixed_goal = fixed_goal
+        self._torso_quaternion = torso_quaternion
         self._navigator = Navigator(self._maze.maze)
         self._left = np.inf
 
@@ -282,6 +290,9 @@ class MazeProgress(gym.Wrapper[Any, Any, Any, Any]):
         observation, reward, terminated, truncated, info = self.env.step(action)
         self._left = min(self._left, self._navigator.way_left(observation["achieved_goal"], self._maze.goal))
         info["progress"] = {"distance_left": self._left}
+        if self._torso_quaternion is not None:
+            _, x, y, _ = observation["observation"][self._torso_quaternion : self._torso_quaternion + 4]
+            info["progress"]["fallen"] = float(x * x + y * y > 0.5)  # the rotated z axis points down
         return observation, reward, terminated, truncated, info
 
     def close(self) -> None:

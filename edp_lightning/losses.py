@@ -1,11 +1,21 @@
 """Loss terms as pure functions of Q-values, rewards and predictions. The ensemble axis comes first everywhere."""
 
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
 QAggregation = Literal["lcb", "min"]
+
+
+class ActorTerms(NamedTuple):
+    """Means over this rank's batch from which the actor loss is put together; all scalars."""
+
+    bc_loss: Tensor
+    value: Tensor
+    value_scale: Tensor
+    entropy: Tensor
+    entropy_scale: Tensor
 
 
 def td_target(reward: Tensor, terminated: Tensor, steps: Tensor, next_q: Tensor, discount: float) -> Tensor:
@@ -68,3 +78,23 @@ def normalized(term: Tensor, scale: Tensor) -> Tensor:
         scale: Mean magnitude over the global batch, scalar; receives no gradient.
     """
     return -term / scale.detach()
+
+
+def actor_loss(
+    terms: ActorTerms, value_scale: Tensor, entropy_scale: Tensor, eta: float, entropy_coef: Tensor | None
+) -> Tensor:
+    """Return ``L_bc + eta L_q + alpha L_ent`` (arXiv 2402.04080, eq. 13 and section 3.3), a scalar.
+
+    Args:
+        terms: Means over the batch.
+        value_scale: Mean magnitude of the Q-values over the global batch, scalar.
+        entropy_scale: Mean magnitude of the entropy estimates over the global batch, scalar.
+        eta: Weight of the Q term; 0 leaves it out.
+        entropy_coef: Weight alpha of the entropy term, scalar; None leaves it out.
+    """
+    loss = terms.bc_loss
+    if eta != 0:
+        loss = loss + eta * normalized(terms.value, value_scale)
+    if entropy_coef is not None:
+        loss = loss + entropy_coef * normalized(terms.entropy, entropy_scale)
+    return loss

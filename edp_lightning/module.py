@@ -2,35 +2,31 @@
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import lightning as L
 import torch
 from torch import Tensor
 
 from edp_lightning.data.transitions import Batch
-from edp_lightning.diffusion import MeanRevertingSDE, ScheduleName, bridge_entropy, path_entropy, reference_entropy
+from edp_lightning.diffusion import MeanRevertingSDE, ScheduleName
 from edp_lightning.errors import UserError
-from edp_lightning.losses import QAggregation, aggregate_q, max_over_actions, normalized, td_loss, td_target
+from edp_lightning.losses import (
+    ActorTerms,
+    QAggregation,
+    actor_loss,
+    aggregate_q,
+    max_over_actions,
+    normalized,
+    td_loss,
+    td_target,
+)
 from edp_lightning.networks import NoiseNetwork, QEnsemble
 from edp_lightning.noise import NoiseSource, StepNoise
 from edp_lightning.optimization import LRSchedule, apply_gradients, learning_rate
-from edp_lightning.policy import BehaviorLoss, DiffusionPolicy, choose_candidate
+from edp_lightning.policy import BehaviorLoss, DiffusionPolicy, EntropyEstimator, choose_candidate, entropy_draws
 from edp_lightning.rng import stream_seed
 from edp_lightning.scaling import ActionScaler, ObservationNormalizer
-
-EntropyEstimator = Literal["none", "reference", "bridge", "path"]
-ENTROPY_DRAWS: dict[EntropyEstimator, int] = {"none": 0, "reference": 1, "bridge": 2}
-
-
-class ActorTerms(NamedTuple):
-    """Means over this rank's batch from which the actor loss is put together; all scalars."""
-
-    bc_loss: Tensor
-    value: Tensor
-    value_scale: Tensor
-    entropy: Tensor
-    entropy_scale: Tensor
 
 
 class EntropyDiffusionPolicy(L.LightningModule):
@@ -174,7 +170,7 @@ class EntropyDiffusionPolicy(L.LightningModule):
             h.num_diffusion_steps,
             h.action_dim,
             self.num_backup_actions,
-            ENTROPY_DRAWS.get(self.entropy, h.num_diffusion_steps),
+            entropy_draws(self.entropy, h.num_diffusion_steps),
             self.device,
         )
         if h.compile:
@@ -206,31 +202,15 @@ class EntropyDiffusionPolicy(L.LightningModule):
             value = aggregate_q(q, self.q_aggregation, self.lcb_coef).mean()
             value_scale = q.detach().abs().mean()
         if self.entropy != "none":
-            rows = self._entropy(clean, observation, noise.entropy)
+            rows = policy.entropy(self.entropy, clean, observation, noise.entropy)
             entropy, entropy_scale = rows.mean(), rows.detach().abs().mean()
         return ActorTerms(bc_loss, value, value_scale, entropy, entropy_scale)
 
-    def _entropy(self, clean: Tensor, observation: Tensor, draws: Tensor) -> Tensor:
-        policy = self.actor
-        if self.entropy == "reference":
-            return reference_entropy(policy.sde, clean, draws[0])
-        if self.entropy == "bridge":
-            return bridge_entropy(policy.sde, clean, draws[0], draws[1])
-
-        def predict_clean(noisy: Tensor, t: Tensor) -> Tensor:
-            return policy.predict_clean(noisy, t, policy.network(noisy, t, observation))
-
-        return path_entropy(policy.sde, predict_clean, draws)
-
     def actor_loss(self, terms: ActorTerms) -> Tensor:
-        """Return ``L_bc + eta L_q + alpha L_ent``, with the normalisers taken over the global batch."""
-        scales = self.mean_over_ranks(torch.stack([terms.value_scale, terms.entropy_scale]))
-        loss = terms.bc_loss
-        if self.eta != 0:
-            loss = loss + self.eta * normalized(terms.value, scales[0])
-        if self.entropy != "none":
-            loss = loss + self.log_entropy_coef.exp() * normalized(terms.entropy, scales[1])
-        return loss
+        """Return the actor loss of this rank's batch, its terms weighed against magnitudes over the global batch."""
+        value_scale, entropy_scale = self.mean_over_ranks(torch.stack([terms.value_scale, terms.entropy_scale]))
+        coef = self.log_entropy_coef.exp() if self.entropy != "none" else None
+        return actor_loss(terms, value_scale, entropy_scale, self.eta, coef)
 
     def mean_over_ranks(self, value: Tensor) -> Tensor:
         """Return the mean of a tensor over all ranks; the tensor itself on one device."""

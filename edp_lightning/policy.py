@@ -6,10 +6,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from edp_lightning.diffusion import MeanRevertingSDE
+from edp_lightning.diffusion import MeanRevertingSDE, bridge_entropy, path_entropy, reference_entropy
 from edp_lightning.networks import NoiseNetwork
 
 BehaviorLoss = Literal["noise_matching", "likelihood"]
+EntropyEstimator = Literal["none", "reference", "bridge", "path"]
+
+
+def entropy_draws(estimator: EntropyEstimator, num_diffusion_steps: int) -> int:
+    """Return how many noise draws per action an estimator needs."""
+    return {"none": 0, "reference": 1, "bridge": 2, "path": num_diffusion_steps}[estimator]
 
 
 class DiffusionPolicy(nn.Module):
@@ -72,6 +78,25 @@ class DiffusionPolicy(nn.Module):
             return F.mse_loss(predicted_noise, noise)
         target = self.sde.posterior(noisy, t, action).mean
         return F.mse_loss(self.sde.likelihood_step(noisy, t, predicted_noise), target)
+
+    def entropy(self, estimator: EntropyEstimator, clean: Tensor, observation: Tensor, draws: Tensor) -> Tensor:
+        """Return the entropy estimate of each row in nats, shape (batch,).
+
+        Args:
+            estimator: ``reference``, ``bridge`` or ``path``; see ``diffusion.entropy``.
+            clean: One-step predictions a0hat, shape (batch, action_dim).
+            observation: Observations, shape (batch, observation_dim).
+            draws: Standard normal noise, shape (entropy_draws, batch, action_dim).
+        """
+        if estimator == "reference":
+            return reference_entropy(self.sde, clean, draws[0])
+        if estimator == "bridge":
+            return bridge_entropy(self.sde, clean, draws[0], draws[1])
+
+        def predict_clean(noisy: Tensor, t: Tensor) -> Tensor:
+            return self.predict_clean(noisy, t, self.network(noisy, t, observation))
+
+        return path_entropy(self.sde, predict_clean, draws)
 
 
 def choose_candidate(scores: Tensor, temperature: float, uniform: Tensor) -> Tensor:

@@ -32,6 +32,16 @@ def test_environments_have_the_view_of_their_data(name, view, width):
     env.close()
 
 
+def test_an_ant_on_its_back_is_reported_as_fallen():
+    env = recipe("antmaze-umaze-diverse", "d4rl").make()
+    env.reset(seed=0)
+    assert env.step(np.zeros(8, np.float32))[-1]["progress"]["fallen"] == 0
+    ant = env.unwrapped.ant_env
+    ant.data.qpos[3:7] = [0.0, 1.0, 0.0, 0.0]
+    assert env.step(np.zeros(8, np.float32))[-1]["progress"]["fallen"] == 1
+    env.close()
+
+
 def test_view_without_goal_has_the_goal_the_rewards_are_relabelled_to():
     task = recipe("antmaze-umaze-diverse", "d4rl")
     assert task.fixed_goal == (-4.0, 4.0)

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from edp_lightning.data.transitions import Episode, Transitions
+from edp_lightning.data.transitions import Batch, Episode
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ def make_card(
     view: str,
     stored: Sequence[Episode],
     used: Sequence[Episode],
-    transitions: Transitions,
+    transitions: Batch,
     low: NDArray[np.float32],
     high: NDArray[np.float32],
 ) -> DataCard:

@@ -16,7 +16,7 @@ from edp_lightning.data.loader import TransitionLoader
 from edp_lightning.data.minari import is_local, missing_message, open_set, read_episodes
 from edp_lightning.data.normalize import ObservationNormalization, observation_statistics
 from edp_lightning.data.rewards import RewardTransform, transform_rewards
-from edp_lightning.data.transitions import Terminals, Transitions, apply_terminals, build_transitions, relabel
+from edp_lightning.data.transitions import Batch, Terminals, apply_terminals, build_transitions, relabel
 from edp_lightning.envs import GOAL_RADIUS, EvaluationEnvironment, choose_view, evaluation_environment, family_of
 from edp_lightning.errors import UserError
 from edp_lightning.scores import from_metadata
@@ -79,7 +79,7 @@ class OfflineDataModule(L.LightningDataModule):
 
     observation_dim: int
     action_dim: int
-    transitions: Transitions
+    transitions: Batch
     observation_mean: Tensor
     observation_std: Tensor
     action_low: Tensor
@@ -139,10 +139,10 @@ class OfflineDataModule(L.LightningDataModule):
             "view": view.name,
             "terminals": terminals,
             "episodes": len(used),
-            "steps": len(table),
+            "steps": len(table.reward),
         }
         device = self.trainer.strategy.root_device if self.trainer is not None else torch.device("cpu")
-        self.transitions = Transitions(*(column.to(device) for column in vars(table).values()))
+        self.transitions = Batch(*(column.to(device) for column in table))
         self._ready = True
         if stage == "fit":
             rank_zero_only(self.card.print)()

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from edp_lightning.data.transitions import Batch, Transitions
+from edp_lightning.data.transitions import Batch
 from edp_lightning.rng import stream_seed
 
 
@@ -17,7 +17,7 @@ class TransitionLoader:
     N * B rows sees.
 
     Args:
-        transitions: The table, on the device where batches are wanted.
+        transitions: All rows, on the device where batches are wanted.
         batch_size: Rows per batch on this rank.
         steps_per_epoch: Batches per epoch.
         seed: Seed of the stream.
@@ -28,7 +28,7 @@ class TransitionLoader:
 
     def __init__(
         self,
-        transitions: Transitions,
+        transitions: Batch,
         batch_size: int,
         steps_per_epoch: int,
         seed: int,

@@ -58,26 +58,6 @@ class Episode:
         return len(self.reward)
 
 
-@dataclass(frozen=True)
-class Transitions:
-    """The table: every field of :class:`Batch` with one row per step, and where each episode begins.
-
-    ``episode_start`` has shape (episodes + 1,): rows ``episode_start[i]`` to ``episode_start[i + 1] - 1`` are episode i.
-    """
-
-    observation: Tensor
-    action: Tensor
-    reward: Tensor
-    next_observation: Tensor
-    terminated: Tensor
-    steps: Tensor
-    episode_start: Tensor
-
-    def __len__(self) -> int:
-        """Return the number of rows."""
-        return len(self.reward)
-
-
 def relabel(episode: Episode, goal: tuple[float, float], radius: float) -> Episode:
     """Return the episode with reward 1 wherever a step ends within ``radius`` of ``goal``, else 0, and no terminations."""
     assert episode.position is not None
@@ -148,8 +128,8 @@ def build_transitions(
     n_step: int = 1,
     discount: float = 0.99,
     action_clip_eps: float = 0.0,
-) -> Transitions:
-    """Return the table of all episodes.
+) -> Batch:
+    """Return the table: one row per step, episodes one after the other.
 
     Truncated steps are kept: the true next observation is known. Actions are scaled from [low, high] to [-1, 1] and clipped to
     ``1 - action_clip_eps``.
@@ -174,12 +154,11 @@ def build_transitions(
     action = np.concatenate([episode.action for episode in episodes])
     action = 2 * (action - low) / (high - low) - 1
     bound = 1 - action_clip_eps
-    return Transitions(
+    return Batch(
         observation=torch.from_numpy(states[state_row]),
         action=torch.from_numpy(np.clip(action, -bound, bound).astype(np.float32)),
         reward=torch.from_numpy(reward),
         next_observation=torch.from_numpy(states[state_row + steps]),
         terminated=torch.from_numpy(terminated.astype(np.float32)),
         steps=torch.from_numpy(steps.astype(np.float32)),
-        episode_start=torch.from_numpy(start),
     )

@@ -3,13 +3,18 @@ import itertools
 import torch
 
 from edp_lightning.data.loader import TransitionLoader
-from edp_lightning.data.transitions import Transitions
+from edp_lightning.data.transitions import Batch
 
 
 def table(rows=50):
     i = torch.arange(rows, dtype=torch.float32)
-    return Transitions(
-        i[:, None].repeat(1, 3), -i[:, None], i, i[:, None].repeat(1, 3) + 1, i * 0, i * 0 + 1, torch.tensor([0, rows])
+    return Batch(
+        i[:, None].repeat(1, 3),
+        -i[:, None],
+        i,
+        i[:, None].repeat(1, 3) + 1,
+        i * 0,
+        i * 0 + 1,
     )
 
 
