@@ -15,12 +15,13 @@ $(BIN)/.installed: pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[test,plot,notebooks]'
 	touch $@
 
-# Without a GPU the 64 critics of the paper take days: configs/cpu.yaml trains fewer of them, and says so.
+# Without a GPU the 64 critics of the paper take days: an overlay trains fewer of them, and says so.
+CPU_OVERLAY = $(firstword $(wildcard $(CONFIG:.yaml=)/cpu.yaml) configs/cpu.yaml)
 train: $(BIN)/.installed
 	@OVERLAY=""; \
 	if ! $(BIN)/python -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; then \
-	  OVERLAY="--config configs/cpu.yaml"; \
-	  echo "no GPU found: adding configs/cpu.yaml (fewer critics than the paper, bfloat16 hidden layers, compiled losses)"; \
+	  OVERLAY="--config $(CPU_OVERLAY)"; \
+	  echo "no GPU found: adding $(CPU_OVERLAY) (fewer critics than the paper; the file says what else differs and why)"; \
 	fi; \
 	exec $(BIN)/python -m edp_lightning fit --config $(CONFIG) $$OVERLAY $(if $(RESUME),--ckpt_path last) $(ARGS)
 

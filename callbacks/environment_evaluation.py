@@ -12,6 +12,7 @@ import torch.distributed as dist
 from lightning.pytorch.utilities.seed import isolate_rng
 from torchmetrics import MeanMetric
 
+from edp_lightning.checkpoint_io import read_checkpoint
 from edp_lightning.errors import UserError
 from edp_lightning.evaluation import EpisodeResult, rollout
 from edp_lightning.metrics import EpisodeReturn, NormalizedScore, SuccessRate
@@ -63,7 +64,7 @@ class EnvironmentEvaluation(L.Callback):
         path = Path(trainer.default_root_dir) / f"test_{stem}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
         record = result_record(trainer.datamodule.dataset_info, trainer.datamodule.environment, results, scores)  # type: ignore[attr-defined]
-        record["checkpoint"] = {"file": str(trainer.ckpt_path), "gradient_steps": self._trained_steps(trainer)}
+        record["checkpoint"] = _checkpoint_facts(trainer.ckpt_path)
         record["candidates"] = pl_module.hparams["num_candidates"]
         record["candidate_temperature"] = pl_module.hparams["candidate_temperature"]
         path.write_text(json.dumps(record, indent=2))
@@ -117,11 +118,17 @@ class EnvironmentEvaluation(L.Callback):
         module.log_dict({f"evaluation/{name}": value for name, value in scores.items()}, rank_zero_only=True)
         return scores
 
-    @staticmethod
-    def _trained_steps(trainer: L.Trainer) -> int | None:
-        if not trainer.ckpt_path:
-            return None
-        return int(torch.load(trainer.ckpt_path, map_location="cpu", weights_only=True)["global_step"])
+
+def _checkpoint_facts(path: str | Path | None) -> dict[str, Any] | None:
+    """Return which weights were judged: file, gradient steps and training seed; None for an untrained policy."""
+    if not path:
+        return None
+    checkpoint = read_checkpoint(str(path))
+    return {
+        "file": str(path),
+        "gradient_steps": int(checkpoint["global_step"]),
+        "training_seed": checkpoint["hyper_parameters"]["seed"],
+    }
 
 
 def _gather(results: list[EpisodeResult]) -> list[EpisodeResult]:

@@ -12,6 +12,7 @@ SHOWN = {
     "return": "evaluation/return",
     "success": "evaluation/success_rate",
     "score": "evaluation/normalized_score",
+    "left": "evaluation/distance_left",
 }
 """Label on the bar -> logged metric, shown once it has been logged."""
 

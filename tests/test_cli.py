@@ -60,6 +60,7 @@ def test_fit_test_validate_predict(toy_set, command, capsys):
     assert result["scores"]["return"] == pytest.approx(np.mean([e["return"] for e in result["episodes"]]), abs=1e-6)
     assert result["dataset"]["id"] == toy_set
     assert result["checkpoint"]["gradient_steps"] == 10
+    assert result["checkpoint"]["training_seed"] == 0
     assert {"torch", "lightning", "minari"} <= set(result["versions"])
 
     before = (folder / "config.yaml").read_text()
@@ -88,12 +89,12 @@ def test_command_line_beats_the_checkpoint(toy_set, command, capsys):
     assert state["optimizer_states"][0]["param_groups"][0]["lr"] == 0.5
 
 
-def test_overlay_interpolation_is_resolved_after_all_overrides(tmp_path, capsys):
+def test_interpolation_is_resolved_after_all_overrides(toy_set, command, tmp_path):
     base = tmp_path / "base.yaml"
-    base.write_text("data:\n  dataset: a/b-v0\nrun_name: ${data.dataset}\n")
-    parsed = printed_config(capsys, "--config", str(base), "--data.dataset", "c/d-v0")
-    assert parsed["data"]["dataset"] == "c/d-v0"
-    assert parsed["run_name"] in ("c/d-v0", "${data.dataset}")  # printed unresolved or resolved, never as a/b-v0
+    base.write_text("model:\n  actor_lr: 0.001\n  critic_lr: ${model.actor_lr}\n")
+    folder = command("fit", f"--config={base}", "--trainer.max_steps=5", "--model.actor_lr=0.25")
+    state = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
+    assert [o["param_groups"][0]["lr"] for o in state["optimizer_states"]] == [0.25, 0.25]
 
 
 def failing(capsys, *args: str) -> str:
