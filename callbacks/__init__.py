@@ -4,6 +4,7 @@ from edp_lightning.callbacks.checkpoints import BestCheckpoint, LastCheckpoint
 from edp_lightning.callbacks.data_report import DataReport
 from edp_lightning.callbacks.entropy_tuning import EntropyCoefficientTuning
 from edp_lightning.callbacks.environment_evaluation import EnvironmentEvaluation
+from edp_lightning.callbacks.guards import NumericsGuard
 from edp_lightning.callbacks.prediction_writer import PredictionWriter
 from edp_lightning.callbacks.progress import TrainingProgressBar
 from edp_lightning.callbacks.speed import SpeedMonitor
@@ -15,6 +16,7 @@ __all__ = [
     "EntropyCoefficientTuning",
     "EnvironmentEvaluation",
     "LastCheckpoint",
+    "NumericsGuard",
     "PredictionWriter",
     "SpeedMonitor",
     "TargetNetworkUpdate",

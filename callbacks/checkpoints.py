@@ -104,3 +104,8 @@ class BestCheckpoint(ModelCheckpoint):
     def state_key(self) -> str:
         """Name this callback's state in a checkpoint independently of its settings."""
         return type(self).__name__
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Save if this is the best evaluation; do nothing if none succeeded yet, or the dataset has no environment."""
+        if self.monitor in trainer.callback_metrics:
+            super().on_validation_end(trainer, pl_module)

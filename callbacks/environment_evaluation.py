@@ -2,6 +2,7 @@
 
 import json
 import time
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import gymnasium as gym
 import lightning as L
 import torch
 import torch.distributed as dist
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.seed import isolate_rng
 from torchmetrics import MeanMetric
 
@@ -72,9 +74,7 @@ class EnvironmentEvaluation(L.Callback):
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Close the environments."""
-        for env in self._envs:
-            env.close()
-        self._envs = []
+        self._close()
 
     def _evaluate(
         self, trainer: L.Trainer, pl_module: L.LightningModule, num_episodes: int
@@ -82,15 +82,31 @@ class EnvironmentEvaluation(L.Callback):
         environment = trainer.datamodule.environment  # type: ignore[attr-defined]
         seeds = list(range(self.seed, self.seed + num_episodes))
         mine = seeds[trainer.global_rank :: trainer.world_size]
-        while len(self._envs) < min(self.num_envs, len(mine)):
-            self._envs.append(environment.make())
         start = time.perf_counter()
-        with isolate_rng():
-            results = rollout(self._envs, pl_module.act, mine) if mine else []  # type: ignore[arg-type]
+        failure: Exception | None = None
+        try:
+            while len(self._envs) < min(self.num_envs, len(mine)):
+                self._envs.append(environment.make())
+            with isolate_rng():
+                results = rollout(self._envs, pl_module.act, mine) if mine else []  # type: ignore[arg-type]
+        except Exception as error:  # an environment may raise anything
+            failure, results = error, []
         seconds = time.perf_counter() - start
+        if _any_rank(failure is not None, pl_module.device):
+            self._close()
+            if trainer.state.fn != TrainerFn.FITTING:
+                raise failure or RuntimeError("the evaluation failed on another rank")
+            pl_module.log("evaluation/failed", 1.0, rank_zero_only=True)
+            warnings.warn(f"evaluation at step {trainer.global_step} failed, training goes on: {failure!r}", stacklevel=2)
+            return [], {}
         scores = self._log(pl_module, environment, results)
         pl_module.log("speed/evaluation_seconds", seconds, rank_zero_only=True)
         return _gather(results), scores
+
+    def _close(self) -> None:
+        for env in self._envs:
+            env.close()
+        self._envs = []
 
     def _log(self, module: L.LightningModule, environment: Any, results: list[EpisodeResult]) -> dict[str, float]:
         device = module.device
@@ -129,6 +145,15 @@ def _checkpoint_facts(path: str | Path | None) -> dict[str, Any] | None:
         "gradient_steps": int(checkpoint["global_step"]),
         "training_seed": checkpoint["hyper_parameters"]["seed"],
     }
+
+
+def _any_rank(flag: bool, device: torch.device) -> bool:
+    """Return whether the flag is set on any rank."""
+    if not (dist.is_available() and dist.is_initialized()):
+        return flag
+    flags = torch.tensor(float(flag), device=device)
+    dist.all_reduce(flags, dist.ReduceOp.MAX)
+    return bool(flags)
 
 
 def _gather(results: list[EpisodeResult]) -> list[EpisodeResult]:

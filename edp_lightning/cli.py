@@ -2,6 +2,7 @@
 
 import sys
 import warnings
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,12 @@ from edp_lightning.checkpoint_io import AtomicCheckpointIO, read_checkpoint
 from edp_lightning.data.datamodule import OfflineDataModule
 from edp_lightning.errors import UserError
 from edp_lightning.module import EntropyDiffusionPolicy
-from edp_lightning.run_folder import claim_run_folder, run_folder
+from edp_lightning.run_folder import claim_run_folder, lock_run_folder, run_folder
 
 FORCED_CALLBACKS: dict[str, type[L.Callback]] = {
     "target_update": callbacks.TargetNetworkUpdate,
     "entropy_tuning": callbacks.EntropyCoefficientTuning,
+    "guard": callbacks.NumericsGuard,
     "evaluation": callbacks.EnvironmentEvaluation,
     "data_report": callbacks.DataReport,
     "speed": callbacks.SpeedMonitor,
@@ -53,6 +55,10 @@ class SaveFitConfig(SaveConfigCallback):
 
 class OfflineCLI(LightningCLI):
     """LightningCLI with forced callbacks, linked values, one folder per run; the command line beats the checkpoint."""
+
+    def __init__(self, *args: Any, locks: ExitStack, **kwargs: Any) -> None:
+        self._locks = locks
+        super().__init__(*args, **kwargs)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the forced callbacks, the run's folder and the links between sections."""
@@ -106,6 +112,7 @@ class OfflineCLI(LightningCLI):
         elif config.trainer.logger is None or config.trainer.logger is True:
             if not config.trainer.fast_dev_run:
                 claim_run_folder(folder, resume=ckpt_path is not None)
+                self._locks.enter_context(lock_run_folder(folder))
             kwargs["logger"] = TensorBoardLogger(folder.parent.parent, name=folder.parent.name, version=folder.name)
         kwargs["default_root_dir"] = str(folder)
         plugins = self._get(self.config_init, "trainer", default={}).get("plugins") or []
@@ -155,17 +162,19 @@ def run(args: list[str] | None = None) -> None:
         EXTRA_COMMANDS[arguments[0]](arguments[1:])
         return
     jsonargparse.set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
-    OfflineCLI(
-        EntropyDiffusionPolicy,
-        OfflineDataModule,
-        save_config_callback=SaveFitConfig,
-        save_config_kwargs={"overwrite": True},
-        trainer_defaults=TRAINER_DEFAULTS,
-        seed_everything_default=0,
-        auto_configure_optimizers=False,
-        parser_kwargs={"parser_mode": "omegaconf+", "version": __version__},
-        args=args,
-    )
+    with ExitStack() as locks:
+        OfflineCLI(
+            EntropyDiffusionPolicy,
+            OfflineDataModule,
+            save_config_callback=SaveFitConfig,
+            save_config_kwargs={"overwrite": True},
+            trainer_defaults=TRAINER_DEFAULTS,
+            seed_everything_default=0,
+            auto_configure_optimizers=False,
+            parser_kwargs={"parser_mode": "omegaconf+", "version": __version__},
+            args=args,
+            locks=locks,
+        )
 
 
 def main(args: list[str] | None = None) -> None:

@@ -220,11 +220,12 @@ class EntropyDiffusionPolicy(L.LightningModule):
         assert isinstance(reduced, Tensor)
         return reduced
 
-    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
         """Take one gradient step of the critics, then of the actor.
 
         Returns:
-            ``entropy``: mean entropy estimate of the global batch, scalar, for the tuning callback.
+            ``entropy``: mean entropy estimate of the global batch, scalar, for the tuning callback. ``watched``: named scalars
+            that must be finite, and ``q_magnitude``: mean |Q| of this rank, for ``NumericsGuard``.
         """
         assert self._noise is not None
         critic_optimizer = self.optimizers()[0]  # type: ignore[index]
@@ -245,7 +246,17 @@ class EntropyDiffusionPolicy(L.LightningModule):
         self.critic.requires_grad_(True)
         if log_now:
             self._log_step(critic_loss, q, target, terms, critic_norm, actor_norm)
-        return {"entropy": self.mean_over_ranks(terms.entropy.detach())}
+        watched = {
+            "critic loss": critic_loss,
+            "critic gradient norm": critic_norm,
+            "actor loss": loss,
+            "actor gradient norm": actor_norm,
+        }
+        return {
+            "entropy": self.mean_over_ranks(terms.entropy.detach()),
+            "watched": {name: value.detach() for name, value in watched.items()},
+            "q_magnitude": q.abs().mean(),
+        }
 
     def _set_learning_rates(self, critic_optimizer: Any, actor_optimizer: Any) -> None:
         for optimizer, name in ((critic_optimizer, "critic_lr"), (actor_optimizer, "actor_lr")):

@@ -1,7 +1,12 @@
 """One folder per run: config.yaml, checkpoints, TensorBoard events and results live together."""
 
 import re
+import sys
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.utilities import rank_zero_only
 
 from edp_lightning.errors import UserError
 
@@ -29,3 +34,27 @@ def claim_run_folder(folder: Path, resume: bool) -> None:
         probe.unlink()
     except OSError as error:
         raise UserError(f"run folder {folder} is not writable ({error.strerror}): choose another with --output") from error
+
+
+def lock_run_folder(folder: Path) -> AbstractContextManager[Any]:
+    """Make sure that no second process trains into the folder; the lock lasts until the returned context ends.
+
+    The operating system drops the lock when the process dies, however it dies. Ranks other than 0 leave it to rank 0;
+    Windows has no such lock.
+
+    Raises:
+        UserError: If another process holds the lock.
+    """
+    if getattr(rank_zero_only, "rank", 0) != 0 or sys.platform == "win32":
+        return nullcontext()
+    import fcntl
+
+    lock = (folder / ".lock").open("w")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        lock.close()
+        raise UserError(
+            f"another process is training into {folder}: wait for it, or start this run with --run_name NAME"
+        ) from error
+    return lock

@@ -176,6 +176,15 @@ def test_checkpoint_of_another_dataset_is_refused(toy_set, random_set, command, 
     assert "2" in message
 
 
+def test_a_set_without_an_environment_can_be_trained_on_but_not_tested(random_set, command, capsys):
+    folder = command("fit", "--trainer.max_steps=10", dataset=random_set)
+    assert {p.name for p in (folder / "checkpoints").iterdir()} == {"last.ckpt"}
+    assert not any(name.startswith("evaluation/") for name in scalars(folder))
+    with pytest.raises(SystemExit):
+        command("test", "--ckpt_path=last", dataset=random_set)
+    assert "data.environment" in capsys.readouterr().err
+
+
 def test_unknown_option_is_refused(capsys):
     with pytest.raises(SystemExit) as stop:
         main(["fit", "--data.dataset=a/b-v0", "--model.gama=0.9"])

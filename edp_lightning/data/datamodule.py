@@ -156,6 +156,11 @@ class OfflineDataModule(L.LightningDataModule):
         )
         return self._loader
 
+    def batch_of_step(self, step: int) -> Batch:
+        """Return the rows that this rank used in a gradient step of this run, counted from 0."""
+        assert self._loader is not None
+        return self._loader.batch(step)
+
     def val_dataloader(self) -> "OneBatch":
         """Return a single empty batch: evaluation happens in the environment, but Lightning's hooks need a loader."""
         return OneBatch()

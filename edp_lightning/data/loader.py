@@ -54,14 +54,17 @@ class TransitionLoader:
 
     def __iter__(self) -> Iterator[Batch]:
         """Yield batches from the current position on, without end."""
-        generator = torch.Generator()
         while True:
-            generator.manual_seed(stream_seed(self.seed, "batches", self.position))
-            rows = torch.randint(len(self._table), (self.batch_size * self.world_size,), generator=generator)
-            mine = rows[self.rank :: self.world_size].to(self._table.device)
             self.position += 1
-            fields = torch.split(self._table.index_select(0, mine), self._widths, dim=1)
-            yield Batch(*(field.squeeze(1) if flat else field for field, flat in zip(fields, self._flat, strict=True)))
+            yield self.batch(self.position - 1)
+
+    def batch(self, position: int) -> Batch:
+        """Return this rank's rows of the batch at a position of the stream."""
+        generator = torch.Generator().manual_seed(stream_seed(self.seed, "batches", position))
+        rows = torch.randint(len(self._table), (self.batch_size * self.world_size,), generator=generator)
+        mine = rows[self.rank :: self.world_size].to(self._table.device)
+        fields = torch.split(self._table.index_select(0, mine), self._widths, dim=1)
+        return Batch(*(field.squeeze(1) if flat else field for field, flat in zip(fields, self._flat, strict=True)))
 
     def state_dict(self) -> dict[str, Any]:
         """Return the position; Lightning asks resumable loaders for it."""

@@ -1,0 +1,84 @@
+"""Stops a run whose numbers went bad before anything bad reaches a checkpoint, and warns of a diverging Q."""
+
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.utilities import rank_zero_warn
+from torch import Tensor
+
+from edp_lightning.errors import UserError
+
+
+class NumericsGuard(L.Callback):
+    """Watches losses, gradient norms and Q-values of every gradient step.
+
+    The verdict is kept on the device and read every ``every_n_steps`` steps and before each checkpoint, so that watching
+    costs no synchronisation per step. Gradient norms are taken after averaging over ranks, hence all ranks stop together.
+
+    Args:
+        every_n_steps: Gradient steps between looks at the verdict.
+        q_bound: Mean |Q| above which a warning is given; when not given, twice what the data allow:
+            max |reward| / (1 - discount).
+    """
+
+    def __init__(self, every_n_steps: int = 100, q_bound: float | None = None) -> None:
+        if every_n_steps < 1:
+            raise UserError(f"guard.every_n_steps must be at least 1; got {every_n_steps}")
+        self.every_n_steps = every_n_steps
+        self.q_bound = q_bound
+        self._names: list[str] = []
+        self._first_bad: Tensor | None = None  # (watched values,): batch index within the dataset's stream, -1 for none
+        self._warned = False
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Derive the bound on Q from the rewards."""
+        discount = pl_module.hparams["discount"]
+        if self.q_bound is None and discount < 1:
+            largest = float(trainer.datamodule.transitions.reward.abs().max())  # type: ignore[attr-defined]
+            self.q_bound = 2 * largest / (1 - discount)
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Note the first bad step of each value; look at the verdict when it is time."""
+        watched: dict[str, Tensor] = outputs["watched"]
+        values = torch.stack([value.detach().float() for value in watched.values()])
+        if self._first_bad is None:
+            self._names = list(watched)
+            self._first_bad = torch.full((len(watched),), -1, dtype=torch.long, device=values.device)
+        fresh = ~values.isfinite() & (self._first_bad < 0)
+        self._first_bad = torch.where(fresh, trainer.global_step - 1, self._first_bad)
+        if trainer.global_step % self.every_n_steps == 0:
+            self._judge(trainer)
+            self._warn_of_divergence(trainer, float(outputs["q_magnitude"]))
+
+    def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Refuse to save a state that came out of a bad step."""
+        self._judge(trainer)
+
+    def _judge(self, trainer: L.Trainer) -> None:
+        if self._first_bad is None:
+            return
+        steps = self._first_bad.tolist()
+        bad = [(step, name) for step, name in zip(steps, self._names, strict=True) if step >= 0]
+        if not bad:
+            return
+        step, name = min(bad, key=lambda entry: entry[0])
+        path = Path(trainer.default_root_dir) / f"nonfinite_step{step}_rank{trainer.global_rank}.pt"
+        batch = trainer.datamodule.batch_of_step(step)  # type: ignore[attr-defined]
+        torch.save(batch._asdict(), path)
+        raise UserError(
+            f"{name} was not finite at gradient step {step}; its batch is in {path}. Checkpoints saved before it are intact: "
+            "lower the learning rates or the reward scale or look for outliers in the rows, then add --ckpt_path last"
+        )
+
+    def _warn_of_divergence(self, trainer: L.Trainer, magnitude: float) -> None:
+        above = self.q_bound is not None and magnitude > self.q_bound
+        if above and not self._warned:
+            rank_zero_warn(
+                f"mean |Q| is {magnitude:.3g} at step {trainer.global_step}, above {self.q_bound:.3g}: the critics probably "
+                "diverge (guard.q_bound sets the bound)"
+            )
+        self._warned = above
