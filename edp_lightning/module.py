@@ -8,6 +8,7 @@ import lightning as L
 import torch
 from torch import Tensor
 
+from edp_lightning.compatibility import agreed_width, check_checkpoint, check_trainer
 from edp_lightning.data.transitions import Batch
 from edp_lightning.diffusion import MeanRevertingSDE, ScheduleName
 from edp_lightning.errors import UserError
@@ -125,21 +126,17 @@ class EntropyDiffusionPolicy(L.LightningModule):
 
     log_entropy_coef: Tensor
 
+    def setup(self, stage: str) -> None:
+        """Refuse, before any process group or wrapper exists, what this module's gradient step cannot run under."""
+        check_trainer(self.trainer)
+
     def configure_model(self) -> None:
         """Build the networks once the widths are known, and take scales over from the dataset."""
         if hasattr(self, "actor"):
             return
         data = None if self._trainer is None else getattr(self.trainer, "datamodule", None)
         for name in ("observation_dim", "action_dim"):
-            wanted, offered = self.hparams[name], getattr(data, name, None)
-            if wanted is None and offered is None:
-                raise UserError(f"model.{name} is not set and there is no dataset to take it from")
-            if wanted is not None and offered is not None and wanted != offered:
-                raise UserError(
-                    f"the model (or its checkpoint) has {name} {wanted} but the dataset {getattr(data, 'dataset', '')} has "
-                    f"{offered}: use the dataset and view the checkpoint was trained on, or train a new model"
-                )
-            self.hparams[name] = offered if wanted is None else wanted
+            self.hparams[name] = agreed_width(name, self.hparams[name], getattr(data, name, None), getattr(data, "dataset", ""))
         h: Any = self.hparams
         dtype = torch.bfloat16 if h.hidden_precision == "bfloat16" else torch.float32
         self.normalizer = ObservationNormalizer(h.observation_dim)
@@ -162,8 +159,6 @@ class EntropyDiffusionPolicy(L.LightningModule):
 
     def on_fit_start(self) -> None:
         """Prepare the noise source and, if wanted, the compiled losses."""
-        if self.trainer.precision == "16-mixed":
-            raise UserError("trainer.precision 16-mixed is not supported: use 32-true with model.hidden_precision bfloat16")
         h: Any = self.hparams
         self._noise = NoiseSource(
             self.seed,
@@ -319,9 +314,4 @@ class EntropyDiffusionPolicy(L.LightningModule):
     def on_load_checkpoint(self, checkpoint: Mapping[str, Any]) -> None:
         """Refuse a checkpoint whose widths differ from this model's, with their numbers."""
         saved = checkpoint.get("hyper_parameters", {})
-        for name in ("observation_dim", "action_dim", "num_critics"):
-            if name in saved and self.hparams[name] is not None and saved[name] != self.hparams[name]:
-                raise UserError(
-                    f"the checkpoint has {name} {saved[name]} but this run has {self.hparams[name]}: it belongs to another "
-                    "config or dataset; train a new model or pass the config saved beside the checkpoint"
-                )
+        check_checkpoint(saved, self.hparams, ("observation_dim", "action_dim", "num_critics"))

@@ -1,0 +1,67 @@
+"""Refusals: trainers, datasets and checkpoints that a module cannot work with, each with the way out."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import lightning as L
+from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
+
+from edp_lightning.errors import UserError
+
+
+def check_trainer(trainer: L.Trainer) -> None:
+    """Refuse precisions and strategies under which the gradient step would be wrong or hang.
+
+    Raises:
+        UserError: For ``16-mixed``, and for strategies other than a single device and DDP.
+    """
+    if trainer.precision == "16-mixed":
+        raise UserError("trainer.precision 16-mixed is not supported: use 32-true with model.hidden_precision bfloat16")
+    if not isinstance(trainer.strategy, (SingleDeviceStrategy, DDPStrategy)):
+        raise UserError(
+            f"{type(trainer.strategy).__name__} is not supported: the networks fit on any device many times over, so sharding "
+            "them only adds traffic; use trainer.strategy auto, ddp or ddp_spawn"
+        )
+
+
+def agreed_width(name: str, wanted: int | None, offered: int | None, dataset: str) -> int:
+    """Return the width of observations or actions on which model and dataset agree.
+
+    Args:
+        name: ``observation_dim`` or ``action_dim``.
+        wanted: The model's own setting, from arguments or a checkpoint.
+        offered: The dataset's.
+        dataset: Its id, for the message.
+
+    Raises:
+        UserError: If neither states it or they differ.
+    """
+    if wanted is None and offered is None:
+        raise UserError(f"model.{name} is not set and there is no dataset to take it from")
+    if wanted is not None and offered is not None and wanted != offered:
+        raise UserError(
+            f"the model (or its checkpoint) has {name} {wanted} but the dataset {dataset} has {offered}: use the dataset and "
+            "view the checkpoint was trained on, or train a new model"
+        )
+    width = offered if wanted is None else wanted
+    assert width is not None
+    return width
+
+
+def check_checkpoint(saved: Mapping[str, Any], present: Mapping[str, Any], names: tuple[str, ...]) -> None:
+    """Refuse a checkpoint whose sizes differ from this model's.
+
+    Args:
+        saved: Hyperparameters in the checkpoint.
+        present: Hyperparameters of the model.
+        names: Which of them must be equal.
+
+    Raises:
+        UserError: With both numbers.
+    """
+    for name in names:
+        if name in saved and present[name] is not None and saved[name] != present[name]:
+            raise UserError(
+                f"the checkpoint has {name} {saved[name]} but this run has {present[name]}: it belongs to another config or "
+                "dataset; train a new model or pass the config saved beside the checkpoint"
+            )
