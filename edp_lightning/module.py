@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from edp_lightning.compatibility import agreed_width, check_checkpoint, check_trainer
+from edp_lightning.compilation import compile_or_eager
 from edp_lightning.data.transitions import Batch
 from edp_lightning.diffusion import MeanRevertingSDE, ScheduleName
 from edp_lightning.errors import UserError
@@ -61,7 +62,7 @@ class EntropyDiffusionPolicy(L.LightningModule):
         lr_schedule: ``constant``, or ``cosine`` to zero at ``trainer.max_steps``, changed every step.
         gradient_clip_val: Bound on the joint gradient norm of the critics, and of the actor; null for none.
         hidden_precision: Precision of the hidden layers' products; heads, losses and optimizers are float32.
-        compile: Compile the two loss functions with ``torch.compile``.
+        compile: Compile the two loss functions with ``torch.compile``, where a compiler is found.
         seed: Seed of all noise in training and of candidate choice in prediction.
     """
 
@@ -169,8 +170,8 @@ class EntropyDiffusionPolicy(L.LightningModule):
             self.device,
         )
         if h.compile:
-            self._critic_terms = torch.compile(self.critic_terms, dynamic=False)
-            self._actor_terms = torch.compile(self.actor_terms, dynamic=False)
+            self._critic_terms = compile_or_eager(self.critic_terms)
+            self._actor_terms = compile_or_eager(self.actor_terms)
 
     def critic_terms(self, batch: Batch, noise: StepNoise) -> tuple[Tensor, Tensor, Tensor]:
         """Return the TD loss (scalar), Q-values and targets (both (num_critics, batch))."""
