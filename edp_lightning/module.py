@@ -240,19 +240,16 @@ class EntropyDiffusionPolicy(L.LightningModule):
         loss = self.actor_loss(terms)
         actor_norm = apply_gradients(actor_optimizer, loss, self.actor, self.gradient_clip_val)
         self.critic.requires_grad_(True)
-        if log_now:
-            self._log_step(critic_loss, q, target, terms, critic_norm, actor_norm)
         watched = {
-            "critic loss": critic_loss,
-            "critic gradient norm": critic_norm,
-            "actor loss": loss,
-            "actor gradient norm": actor_norm,
+            "critic/loss": critic_loss.detach(),
+            "critic/gradient_norm": critic_norm,
+            "actor/loss": loss.detach(),
+            "actor/gradient_norm": actor_norm,
         }
-        return {
-            "entropy": self.mean_over_ranks(terms.entropy.detach()),
-            "watched": {name: value.detach() for name, value in watched.items()},
-            "q_magnitude": q.abs().mean(),
-        }
+        if log_now:
+            self._log_step(watched, q, target, terms)
+        entropy = self.mean_over_ranks(terms.entropy.detach())
+        return {"entropy": entropy, "watched": watched, "q_magnitude": q.abs().mean()}
 
     def _set_learning_rates(self, critic_optimizer: Any, actor_optimizer: Any) -> None:
         for optimizer, name in ((critic_optimizer, "critic_lr"), (actor_optimizer, "actor_lr")):
@@ -260,20 +257,15 @@ class EntropyDiffusionPolicy(L.LightningModule):
             for group in optimizer.param_groups:
                 group["lr"] = rate
 
-    def _log_step(
-        self, critic_loss: Tensor, q: Tensor, target: Tensor, terms: ActorTerms, critic_norm: Tensor, actor_norm: Tensor
-    ) -> None:
-        values = {
-            "critic/loss": critic_loss.detach(),
+    def _log_step(self, watched: dict[str, Tensor], q: Tensor, target: Tensor, terms: ActorTerms) -> None:
+        values = watched | {
             "critic/q_mean": q.mean(),
             "critic/q_std": q.std(dim=0).mean() if len(q) > 1 else q.new_zeros(()),
             "critic/target": target.mean(),
-            "critic/gradient_norm": critic_norm,
             "actor/bc_loss": terms.bc_loss.detach(),
             "actor/q_loss": normalized(terms.value.detach(), terms.value_scale) if self.eta != 0 else terms.value,
             "actor/entropy": terms.entropy.detach(),
             "actor/entropy_coef": self.log_entropy_coef.exp(),
-            "actor/gradient_norm": actor_norm,
         }
         reduced = self.mean_over_ranks(torch.stack(list(values.values())))
         self.log_dict(dict(zip(values, reduced, strict=True)))

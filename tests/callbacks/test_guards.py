@@ -23,7 +23,7 @@ def poison(monkeypatch: pytest.MonkeyPatch, step: int, network: str) -> None:
     monkeypatch.setattr(TargetNetworkUpdate, "on_train_batch_start", on_train_batch_start)
 
 
-@pytest.mark.parametrize(("network", "name"), [("critic", "critic loss"), ("actor", "actor loss")])
+@pytest.mark.parametrize(("network", "name"), [("critic", "critic/loss"), ("actor", "actor/loss")])
 def test_a_non_finite_loss_stops_the_run_before_a_checkpoint(network, name, toy_set, command, capsys, monkeypatch, tmp_path):
     poison(monkeypatch, 7, network)
     with pytest.raises(SystemExit):
