@@ -38,7 +38,7 @@ class CollectTask:
     start: tuple[int, int] = (0, 0)
     goal: tuple[int, int] = (0, 0)
     single: bool = False
-    noise: float = 0.1
+    noise: float = 0.2
     steps: int = 300_000
     description: str = ""
     evaluation_kwargs: Mapping[str, Any] = field(default_factory=dict)
