@@ -23,7 +23,9 @@ class SpeedMonitor(L.Callback):
         self._steps += 1
         if trainer.global_step % trainer.log_every_n_steps == 0 and self._since is not None:  # type: ignore[attr-defined]
             now = time.perf_counter()
-            pl_module.log("speed/gradient_steps_per_second", self._steps / (now - self._since), rank_zero_only=True)
+            speed = self._steps / (now - self._since)
+            for logger in trainer.loggers:
+                logger.log_metrics({"speed/gradient_steps_per_second": speed}, step=trainer.global_step - 1)
             self._since, self._steps = now, 0
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

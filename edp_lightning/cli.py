@@ -113,11 +113,24 @@ class OfflineCLI(LightningCLI):
             if not config.trainer.fast_dev_run:
                 claim_run_folder(folder, resume=ckpt_path is not None)
                 self._locks.enter_context(lock_run_folder(folder))
-            kwargs["logger"] = TensorBoardLogger(folder.parent.parent, name=folder.parent.name, version=folder.name)
+            kwargs["logger"] = TensorBoardLogger(
+                folder.parent.parent,
+                name=folder.parent.name,
+                version=folder.name,
+                purge_step=_resumed_step(folder, ckpt_path),
+            )
         kwargs["default_root_dir"] = str(folder)
         plugins = self._get(self.config_init, "trainer", default={}).get("plugins") or []
         kwargs["plugins"] = [*(plugins if isinstance(plugins, list) else [plugins]), AtomicCheckpointIO()]
         return super().instantiate_trainer(**kwargs)
+
+
+def _resumed_step(folder: Path, ckpt_path: str | None) -> int | None:
+    """Return the gradient step a run goes on from, so that TensorBoard drops what a killed run logged after it."""
+    if ckpt_path is None:
+        return None
+    path = folder / "checkpoints" / f"{ckpt_path}.ckpt" if ckpt_path in NAMED_CHECKPOINTS else Path(ckpt_path)
+    return int(read_checkpoint(path)["global_step"])
 
 
 def _option(arguments: list[str], name: str) -> str | None:

@@ -268,7 +268,12 @@ class EntropyDiffusionPolicy(L.LightningModule):
             "actor/entropy_coef": self.log_entropy_coef.exp(),
         }
         reduced = self.mean_over_ranks(torch.stack(list(values.values())))
-        self.log_dict(dict(zip(values, reduced, strict=True)))
+        named = dict(zip(values, reduced, strict=True))
+        self.log_dict(named, logger=False)  # for callbacks and the progress bar
+        # Lightning would hand them to the logger only after on_train_batch_end, where checkpoints are saved: a run killed
+        # in between would lack this step's numbers for ever.
+        for logger in self.loggers:
+            logger.log_metrics({name: float(value) for name, value in named.items()}, step=self.global_step - 1)
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         """Do nothing: policies are judged in the environment, by ``EnvironmentEvaluation``."""

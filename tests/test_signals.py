@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from edp_lightning.checkpoint_io import read_checkpoint
 from tests.conftest import TINY
@@ -52,3 +53,6 @@ def test_a_stopped_run_continues_bit_for_bit(number, toy_set, command, tmp_path)
     a, b = state(whole), state(parts)
     assert b["/global_step"].item() == reached + 12
     assert [name for name in a if not torch.equal(a[name], b[name])] == []
+    events = EventAccumulator(str(folder), size_guidance={"scalars": 0})  # as TensorBoard reads the folder
+    events.Reload()
+    assert [event.step for event in events.Scalars("critic/loss")] == list(range(reached + 12))
