@@ -90,6 +90,8 @@ class MazeRecorder:
         self._env = env
         self._navigator = Navigator(env.maze)
         self._controller: Controller = AntController() if task.kind == "ant" else PointController()
+        self._centre: NDArray[np.float64] | None = None  # centre of the cell that is being headed for
+        self._waypoint: NDArray[np.float64] = np.zeros(2)
 
     def record(self, seed: int, index: int, noise: float) -> RecordedEpisode:
         """Return one episode; a commanded goal that is reached is replaced, or ends the episode of a single-goal task."""
@@ -101,10 +103,11 @@ class MazeRecorder:
         rewards = np.zeros(horizon)
         success = np.zeros(horizon + 1, dtype=np.bool_)
         steps = 0
+        self._centre = None
         for steps in range(1, horizon + 1):
             self._store(rows, steps - 1, observation)
             position = observation["achieved_goal"]
-            waypoint = self._navigator.waypoint(position, env.goal)
+            waypoint = self._choose_waypoint(position, rng)
             action = self._controller(observation["observation"], position, waypoint)
             actions[steps - 1] = np.clip(action + noise * rng.normal(size=action.shape), -1.0, 1.0)
             observation, rewards[steps - 1], _, _, info = env.step(actions[steps - 1])
@@ -121,6 +124,16 @@ class MazeRecorder:
         return RecordedEpisode(
             reset_seed, observations, actions[:steps], rewards[:steps], np.zeros(steps, dtype=np.bool_), truncations, infos
         )
+
+    def _choose_waypoint(self, position: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float64]:
+        """Return where to head; the point in a cell on the way is drawn once, when the cell becomes the next one."""
+        target = self._navigator.waypoint(position, self._env.goal)
+        if target is self._env.goal:
+            return target
+        if target is not self._centre:
+            reach = self._task.waypoint_noise * self._env.maze.maze_size_scaling
+            self._centre, self._waypoint = target, target + rng.uniform(-reach, reach, size=2)
+        return self._waypoint
 
     def _store(self, rows: dict[str, NDArray[np.float64]], step: int, observation: dict[str, Any]) -> None:
         for key, value in observation.items():

@@ -26,6 +26,8 @@ class CollectTask:
         goal: Cell of the evaluation's goal.
         single: Every collected episode goes from the evaluation's start to its goal and ends there.
         noise: Default standard deviation of the Gaussian noise on actions.
+        waypoint_noise: Half-width, in cells, of the square around a cell's centre that its way-point is drawn from: ways also
+            come near the walls, where a learned policy ends up sooner or later.
         steps: Default number of steps.
         description: Ends up in the set's metadata.
     """
@@ -39,6 +41,7 @@ class CollectTask:
     goal: tuple[int, int] = (0, 0)
     single: bool = False
     noise: float = 0.2
+    waypoint_noise: float = 0.0
     steps: int = 300_000
     description: str = ""
     evaluation_kwargs: Mapping[str, Any] = field(default_factory=dict)
@@ -84,7 +87,7 @@ def _mark(cells: list[list[Any]], start: tuple[int, int], goal: tuple[int, int])
 TOY_SPEC = EnvSpec(id="edp_lightning/TwoStep-v0", entry_point="edp_lightning.collect.toy:TwoStepEnv", disable_env_checker=True)
 
 DIVERSE = "Random starts and random commanded goals; a goal that is reached is replaced by a new one in the same episode. "
-WALKER = "Ant walked by a goal-reaching controller along breadth-first way-points; falls stay in the data."
+WALKER = "Ant walked by a goal-reaching controller along noisy breadth-first way-points; falls stay in the data."
 MASS = "Point mass steered by a noisy PD controller along breadth-first way-points."
 
 TASKS: dict[str, CollectTask] = {
@@ -98,16 +101,19 @@ TASKS: dict[str, CollectTask] = {
     ),
     "antmaze-umaze": CollectTask(
         "edp/antmaze/umaze-v0", "AntMaze_UMaze-v4", "ant", 700, 700, (3, 1), (1, 1),
-        single=True, description="One start, one goal; an episode ends at the goal. " + WALKER,
+        single=True, waypoint_noise=0.25, description="One start, one goal; an episode ends at the goal. " + WALKER,
     ),
     "antmaze-umaze-diverse": CollectTask(
-        "edp/antmaze/umaze-diverse-v0", "AntMaze_UMaze-v4", "ant", 700, 700, (3, 1), (1, 1), description=DIVERSE + WALKER
+        "edp/antmaze/umaze-diverse-v0", "AntMaze_UMaze-v4", "ant", 700, 700, (3, 1), (1, 1),
+        waypoint_noise=0.25, description=DIVERSE + WALKER,
     ),
     "antmaze-medium-diverse": CollectTask(
-        "edp/antmaze/medium-diverse-v0", "AntMaze_Medium-v4", "ant", 1000, 1000, (1, 1), (6, 6), description=DIVERSE + WALKER
+        "edp/antmaze/medium-diverse-v0", "AntMaze_Medium-v4", "ant", 1000, 1000, (1, 1), (6, 6),
+        waypoint_noise=0.25, description=DIVERSE + WALKER,
     ),
     "antmaze-large-diverse": CollectTask(
-        "edp/antmaze/large-diverse-v0", "AntMaze_Large-v4", "ant", 1000, 1000, (1, 1), (7, 9), description=DIVERSE + WALKER
+        "edp/antmaze/large-diverse-v0", "AntMaze_Large-v4", "ant", 1000, 1000, (1, 1), (7, 9),
+        waypoint_noise=0.25, description=DIVERSE + WALKER,
     ),
     "toy": CollectTask(
         "edp/toy/two-step-v0", TOY_SPEC.id, "toy", 2, 2, noise=0.0, steps=1000,
