@@ -127,9 +127,10 @@ class MazeRecorder:
 
     def _choose_waypoint(self, position: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float64]:
         """Return where to head; the point in a cell on the way is drawn once, when the cell becomes the next one."""
-        target = self._navigator.waypoint(position, self._env.goal)
-        if target is self._env.goal:
-            return target
+        goal: NDArray[np.float64] = self._env.goal
+        target = self._navigator.waypoint(position, goal)
+        if target is goal:
+            return goal
         if target is not self._centre:
             reach = self._task.waypoint_noise * self._env.maze.maze_size_scaling
             self._centre, self._waypoint = target, target + rng.uniform(-reach, reach, size=2)
