@@ -58,7 +58,7 @@ class EnvironmentEvaluation(L.Callback):
     def on_test_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Evaluate, log, and write ``test_<checkpoint>.json`` with every episode into the run's folder."""
         if trainer.datamodule.environment is None:  # type: ignore[attr-defined]
-            raise UserError("this dataset names no environment to test in: set data.environment to a gymnasium id")
+            raise UserError(f"nothing to test in: {trainer.datamodule.no_environment}")  # type: ignore[attr-defined]
         results, scores = self._evaluate(trainer, pl_module, self.num_test_episodes)
         if not trainer.is_global_zero:
             return

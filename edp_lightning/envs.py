@@ -1,139 +1,19 @@
-"""Which environment evaluates which dataset: observation view, goal and termination arguments, horizon, score reference."""
+"""Recipes of the environments in which policies trained on a dataset are judged."""
 
 import copy
-import os
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import gymnasium as gym
-import numpy as np
 from gymnasium.envs.registration import EnvSpec
-from numpy.typing import NDArray
 
-from edp_lightning import scores
 from edp_lightning.errors import UserError
-from edp_lightning.mazes import Navigator
+from edp_lightning.families import Floats, ObservationView, family_of
+from edp_lightning.mazes import WALL
 from edp_lightning.quiet import quiet_gymnasium, register_robotics
 from edp_lightning.scores import ScoreReference
-
-Floats = NDArray[np.float32]
-
-# Minari publishes the umaze evaluation map turned by 180 degrees against the data (Farama-Foundation/Minari#304).
-UMAZE_AS_COLLECTED = ((1, 1, 1, 1, 1), (1, "g", 0, 0, 1), (1, 1, 1, 0, 1), (1, "r", 0, 0, 1), (1, 1, 1, 1, 1))
-TURNED_UMAZE_SETS = ("D4RL/antmaze/umaze-v1", "D4RL/antmaze/umaze-diverse-v1")
-
-
-@dataclass(frozen=True)
-class ObservationView:
-    """Flattens observations by explicit keys; the same for datasets and environments.
-
-    Attributes:
-        name: Name of the view.
-        keys: Keys of the parts, in order; ``a/b`` reaches into nested dicts. Empty for plain arrays.
-    """
-
-    name: str
-    keys: tuple[str, ...] = ()
-
-    def __call__(self, observation: Any) -> Floats:
-        """Return the parts side by side along the last axis, float32, shape (..., observation_dim)."""
-        if not self.keys:
-            return np.asarray(observation, dtype=np.float32)
-        return np.concatenate([_pick(observation, key) for key in self.keys], axis=-1, dtype=np.float32)
-
-
-def _pick(observation: Any, key: str) -> NDArray[Any]:
-    for part in key.split("/"):
-        observation = observation[part]
-    return np.asarray(observation)
-
-
-@dataclass(frozen=True)
-class Family:
-    """What all datasets of one kind of environment share.
-
-    Attributes:
-        views: Observation views by name; the first is the default.
-        kwargs: Arguments of the evaluation environment.
-        max_episode_steps: Horizon of an evaluation episode; the environment's own when not given.
-        reference: Score reference.
-        success: Whether reaching the goal is the score.
-        terminals: Default rule for terminations in the data.
-        cell_size: Metres per maze cell; 0 outside mazes.
-        torso_quaternion: Where the orientation (w, x, y, z) begins in the observation of a robot that can fall, else None.
-    """
-
-    views: tuple[ObservationView, ...] = (ObservationView("box"),)
-    kwargs: Mapping[str, Any] = field(default_factory=dict)
-    max_episode_steps: int | None = None
-    reference: ScoreReference | None = None
-    success: bool = False
-    terminals: str = "env"
-    cell_size: float = 0.0
-    torso_quaternion: int | None = None
-
-
-MAZE_KWARGS = {"continuing_task": False, "reset_target": False}
-ANTMAZE = Family(
-    views=(
-        ObservationView("goal", ("achieved_goal", "observation", "desired_goal")),
-        ObservationView("d4rl", ("achieved_goal", "observation")),
-    ),
-    kwargs=MAZE_KWARGS, reference=scores.MAZE_SUCCESS, success=True, terminals="reward", cell_size=4.0,
-    torso_quaternion=1,
-)  # fmt: skip
-POINTMAZE = Family(
-    views=(ObservationView("goal", ("observation", "desired_goal")), ObservationView("d4rl", ("observation",))),
-    kwargs=MAZE_KWARGS, reference=scores.MAZE_SUCCESS, success=True, terminals="reward", cell_size=1.0,
-)  # fmt: skip
-FAMILIES: dict[str, Family] = {
-    "gymnasium_robotics.envs.maze.ant_maze_v4:AntMazeEnv": ANTMAZE,
-    "gymnasium_robotics.envs.maze.ant_maze_v5:AntMazeEnv": ANTMAZE,
-    "gymnasium_robotics.envs.maze.point_maze:PointMazeEnv": POINTMAZE,
-    "gymnasium_robotics.envs.franka_kitchen:KitchenEnv": Family(
-        views=(ObservationView("observation", ("observation",)),),
-        # as D4RL: each task counts once, and the episode ends with the last one
-        kwargs={"remove_task_when_completed": True, "terminate_on_tasks_completed": True},
-        max_episode_steps=280, reference=scores.KITCHEN,
-    ),
-    # Minari's metadata say 200 steps, the reference scores are for 100 (Farama-Foundation/Minari#303)
-    "gymnasium_robotics.envs.adroit_hand.adroit_pen:AdroitHandPenEnv": Family(max_episode_steps=100, reference=scores.PEN),
-    "gymnasium_robotics.envs.adroit_hand.adroit_door:AdroitHandDoorEnv": Family(reference=scores.DOOR),
-    "gymnasium_robotics.envs.adroit_hand.adroit_hammer:AdroitHandHammerEnv": Family(reference=scores.HAMMER),
-    "gymnasium_robotics.envs.adroit_hand.adroit_relocate:AdroitHandRelocateEnv": Family(reference=scores.RELOCATE),
-    "gymnasium.envs.mujoco.hopper_v5:HopperEnv": Family(reference=scores.HOPPER),
-    "gymnasium.envs.mujoco.hopper_v4:HopperEnv": Family(reference=scores.HOPPER),
-    "gymnasium.envs.mujoco.half_cheetah_v5:HalfCheetahEnv": Family(reference=scores.HALFCHEETAH),
-    "gymnasium.envs.mujoco.half_cheetah_v4:HalfCheetahEnv": Family(reference=scores.HALFCHEETAH),
-    "gymnasium.envs.mujoco.walker2d_v5:Walker2dEnv": Family(reference=scores.WALKER2D),
-    "gymnasium.envs.mujoco.walker2d_v4:Walker2dEnv": Family(reference=scores.WALKER2D),
-    "gymnasium.envs.mujoco.ant_v5:AntEnv": Family(reference=scores.ANT),
-    "gymnasium.envs.mujoco.ant_v4:AntEnv": Family(reference=scores.ANT),
-}  # fmt: skip
-"""Entry point of an environment -> its family."""
-
-GOAL_RADIUS = 0.45
-"""Metres within which the mazes of gymnasium-robotics count a goal as reached."""
-
-
-def family_of(spec: EnvSpec | None) -> Family:
-    """Return the family of an environment; one without any special rule if it is not in the table."""
-    return FAMILIES.get(str(spec.entry_point), Family()) if spec is not None else Family()
-
-
-def choose_view(family: Family, name: str | None, dataset: str) -> ObservationView:
-    """Return a family's view by name, or its default.
-
-    Raises:
-        UserError: If the family has no view of this name.
-    """
-    if name is None:
-        return family.views[0]
-    for view in family.views:
-        if view.name == name:
-            return view
-    raise UserError(f"dataset {dataset} has no view {name!r}: choose one of {', '.join(v.name for v in family.views)}")
+from edp_lightning.wrappers import FlatObservation, MazeProgress
 
 
 @dataclass(frozen=True)
@@ -195,24 +75,32 @@ def evaluation_environment(
     evaluation_spec: EnvSpec | None,
     view: ObservationView,
     stored_reference: ScoreReference | None = None,
+    arguments: Mapping[str, Any] | None = None,
 ) -> EvaluationEnvironment | None:
     """Return the recipe for a dataset, or None if it names no environment.
 
     Args:
-        dataset_id: Minari id of the set.
+        dataset_id: Name of the set, for messages.
         spec: Environment the data were collected in.
-        evaluation_spec: Evaluation environment named by the set, if any.
+        evaluation_spec: Environment named for evaluation, by the set or by the user.
         view: Observation view.
         stored_reference: Score reference stored with the set; the family's own is preferred.
+        arguments: Arguments of the environment that the user chose; they win over the family's.
+
+    Raises:
+        UserError: If the two environments are versions of one task, whose physics differ.
     """
     chosen = evaluation_spec or spec
     if chosen is None:
         return None
+    if spec is not None:
+        refuse_mixed_versions(dataset_id, spec, chosen)
     family = family_of(chosen)
     chosen = copy.deepcopy(chosen)
-    chosen.kwargs.update(family.kwargs)
-    if dataset_id in TURNED_UMAZE_SETS:
-        chosen.kwargs["maze_map"] = [list(row) for row in UMAZE_AS_COLLECTED]
+    chosen.kwargs.update({**family.kwargs, **(arguments or {})})
+    if spec is not None and _is_turned(chosen.kwargs.get("maze_map"), spec.kwargs.get("maze_map")):
+        # Minari's AntMaze umaze sets publish the evaluation maze turned against the data (Farama-Foundation/Minari#304).
+        chosen.kwargs["maze_map"] = _turned(chosen.kwargs["maze_map"])
     shows_goal = not family.cell_size or "desired_goal" in view.keys
     return EvaluationEnvironment(
         spec_json=chosen.to_json(),
@@ -222,6 +110,55 @@ def evaluation_environment(
         success=family.success,
         fixed_goal=None if shows_goal else goal_position(chosen, family.cell_size, dataset_id),
     )
+
+
+def environment_spec(name: str, arguments: Mapping[str, Any] | None = None) -> EnvSpec:
+    """Return a copy of a registered environment's spec with further arguments.
+
+    Args:
+        name: Gymnasium id, those of gymnasium-robotics included.
+        arguments: Keyword arguments that are added to the registered ones.
+
+    Raises:
+        UserError: If there is no such environment.
+    """
+    register_robotics()
+    try:
+        with quiet_gymnasium():
+            spec = copy.deepcopy(gym.spec(name))
+    except gym.error.Error as error:
+        raise UserError(f"data.environment: gymnasium knows no {name!r} ({error})") from error
+    spec.kwargs.update(arguments or {})
+    return spec
+
+
+def refuse_mixed_versions(dataset_id: str, collected: EnvSpec, evaluated: EnvSpec) -> None:
+    """Raise if two environments are different versions of one task, such as Walker2d-v4 and -v5.
+
+    Raises:
+        UserError: Naming both.
+    """
+    same_task = (collected.namespace, collected.name) == (evaluated.namespace, evaluated.name)
+    if same_task and collected.version != evaluated.version:
+        raise UserError(
+            f"dataset {dataset_id} was collected in {collected.id}, but would be evaluated in {evaluated.id}: versions of an "
+            f"environment differ in physics and observations; set data.environment: {collected.id}"
+        )
+
+
+def _walls(cells: Sequence[Sequence[Any]]) -> list[list[bool]]:
+    return [[cell == WALL for cell in row] for row in cells]
+
+
+def _turned(cells: Sequence[Sequence[Any]]) -> list[list[Any]]:
+    return [list(reversed(row)) for row in reversed(cells)]
+
+
+def _is_turned(evaluated: Any, collected: Any) -> bool:
+    """Return whether a maze has the walls of another one only after half a turn."""
+    if not evaluated or not collected:
+        return False
+    return _walls(evaluated) != _walls(collected) and _walls(_turned(evaluated)) == _walls(collected)
 
 
 def goal_position(spec: EnvSpec, cell_size: float, dataset_id: str) -> tuple[float, float]:
@@ -236,68 +173,3 @@ def goal_position(spec: EnvSpec, cell_size: float, dataset_id: str) -> tuple[flo
         raise UserError(f"dataset {dataset_id}: its evaluation maze has {len(goals)} goal cells; this view needs exactly one")
     (row, column) = goals[0]
     return (column + 0.5 - len(cells[0]) / 2) * cell_size, (len(cells) / 2 - row - 0.5) * cell_size
-
-
-class FlatObservation(gym.ObservationWrapper[Floats, Floats, Any]):
-    """Applies a view to the observations of an environment."""
-
-    def __init__(self, env: gym.Env[Any, Any], view: ObservationView) -> None:
-        super().__init__(env)
-        self._view = view
-        width = view(env.observation_space.sample()).shape[-1]
-        self.observation_space = gym.spaces.Box(-np.inf, np.inf, (width,), np.float32)
-
-    def observation(self, observation: Any) -> Floats:
-        """Return the flat observation, shape (observation_dim,)."""
-        return self._view(observation)
-
-
-class MazeProgress(gym.Wrapper[Any, Any, Any, Any]):
-    """Fixes the goal if asked to, and reports progress that shows before success does.
-
-    ``info["progress"]`` holds ``distance_left``: smallest length in metres of the way to the goal so far in the episode, and
-    for robots that can fall ``fallen``: 1 while the torso is upside down.
-
-    Args:
-        env: A maze of gymnasium-robotics.
-        fixed_goal: World coordinates of the goal, or None for the environment's own.
-        torso_quaternion: Where the orientation begins in ``observation["observation"]``; None for robots that cannot fall.
-    """
-
-    def __init__(
-        self, env: gym.Env[Any, Any], fixed_goal: tuple[float, float] | None, torso_quaternion: int | None = None
-    ) -> None:
-        super().__init__(env)
-        maze: Any = env.unwrapped
-        self._maze = maze
-        self._fixed_goal = fixed_goal
-        self._torso_quaternion = torso_quaternion
-        self._navigator = Navigator(self._maze.maze)
-        self._left = np.inf
-
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        """Reset; the start keeps the environment's own noise."""
-        observation, info = self.env.reset(seed=seed, options=options)
-        if self._fixed_goal is not None:
-            self._maze.goal = np.array(self._fixed_goal)
-            self._maze.update_target_site_pos()
-            observation = {**observation, "desired_goal": self._maze.goal.copy()}
-        self._left = np.inf
-        return observation, info
-
-    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
-        """Step and measure the way left."""
-        observation, reward, terminated, truncated, info = self.env.step(action)
-        self._left = min(self._left, self._navigator.way_left(observation["achieved_goal"], self._maze.goal))
-        info["progress"] = {"distance_left": self._left}
-        if self._torso_quaternion is not None:
-            _, x, y, _ = observation["observation"][self._torso_quaternion : self._torso_quaternion + 4]
-            info["progress"]["fallen"] = float(x * x + y * y > 0.5)  # the rotated z axis points down
-        return observation, reward, terminated, truncated, info
-
-    def close(self) -> None:
-        """Close and remove the model file the maze left in the temporary folder."""
-        path = self._maze.tmp_xml_file_path
-        super().close()
-        if os.path.exists(path):
-            os.unlink(path)

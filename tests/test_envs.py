@@ -5,15 +5,16 @@ import pytest
 from gymnasium.envs.registration import EnvSpec
 
 from edp_lightning.collect.tasks import TASKS
-from edp_lightning.envs import FAMILIES, choose_view, evaluation_environment, family_of
+from edp_lightning.envs import evaluation_environment
 from edp_lightning.errors import UserError
+from edp_lightning.families import FAMILIES, choose_view, family_of
 
 
 def recipe(name, view=None):
     task = TASKS[name]
     family = family_of(task.collection_spec())
     return evaluation_environment(
-        task.dataset_id, task.collection_spec(), task.evaluation_spec(), choose_view(family, view, task.dataset_id)
+        task.dataset_id, task.collection_spec(), task.evaluation_spec(), choose_view(family.views, view, task.dataset_id)
     )
 
 
@@ -75,28 +76,28 @@ def test_episode_ends_at_the_goal_with_reward_one():
     env.close()
 
 
-def test_published_umaze_sets_get_the_map_they_were_collected_in():
-    turned = TASKS["antmaze-umaze"].evaluation_spec()
-    turned.kwargs["maze_map"] = [[1] * 5, [1, "r", 0, 0, 1], [1, 0, 1, 1, 1], [1, 0, 0, "g", 1], [1] * 5]
-    view = choose_view(family_of(turned), None, "x")
-    fixed = EnvSpec.from_json(evaluation_environment("D4RL/antmaze/umaze-v1", turned, turned, view).spec_json)
-    assert fixed.kwargs["maze_map"][3][1] == "r"
-    kept = EnvSpec.from_json(evaluation_environment("other/antmaze/umaze-v1", turned, turned, view).spec_json)
-    assert kept.kwargs["maze_map"][1][1] == "r"
+def test_evaluation_maze_turned_against_the_data_is_turned_back():
+    collected, turned = TASKS["antmaze-umaze"].collection_spec(), TASKS["antmaze-umaze"].evaluation_spec()
+    turned.kwargs["maze_map"] = [[1] * 5, [1, 0, 0, "r", 1], [1, 0, 1, 1, 1], [1, 0, 0, "g", 1], [1] * 5]
+    view = choose_view(family_of(turned).views, None, "x")
+    fixed = EnvSpec.from_json(evaluation_environment("x", collected, turned, view).spec_json)
+    assert fixed.kwargs["maze_map"] == [[1] * 5, [1, "g", 0, 0, 1], [1, 1, 1, 0, 1], [1, "r", 0, 0, 1], [1] * 5]
+    right = evaluation_environment("x", collected, TASKS["antmaze-umaze"].evaluation_spec(), view)
+    assert EnvSpec.from_json(right.spec_json).kwargs["maze_map"] == fixed.kwargs["maze_map"]
 
 
 def test_pen_is_scored_over_the_hundred_steps_its_reference_was_made_with():
     spec = EnvSpec(
         "AdroitHandPen-v1", entry_point="gymnasium_robotics.envs.adroit_hand.adroit_pen:AdroitHandPenEnv", max_episode_steps=200
     )
-    environment = evaluation_environment("D4RL/pen/human-v2", spec, None, choose_view(family_of(spec), None, "x"))
+    environment = evaluation_environment("D4RL/pen/human-v2", spec, None, choose_view(family_of(spec).views, None, "x"))
     assert environment.max_episode_steps == 100
     assert environment.score_reference.maximum == pytest.approx(3076.8331)
 
 
 def test_kitchen_counts_each_task_once():
     spec = EnvSpec("FrankaKitchen-v1", entry_point="gymnasium_robotics.envs.franka_kitchen:KitchenEnv", max_episode_steps=450)
-    environment = evaluation_environment("D4RL/kitchen/mixed-v2", spec, None, choose_view(family_of(spec), None, "x"))
+    environment = evaluation_environment("D4RL/kitchen/mixed-v2", spec, None, choose_view(family_of(spec).views, None, "x"))
     kwargs = EnvSpec.from_json(environment.spec_json).kwargs
     assert kwargs["remove_task_when_completed"] is kwargs["terminate_on_tasks_completed"] is True
     assert environment.max_episode_steps == 280

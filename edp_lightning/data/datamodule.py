@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from typing import Any, cast
 
 import lightning as L
-import numpy as np
 import torch
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 from torch import Tensor
@@ -13,13 +12,14 @@ from torch.utils.data import DataLoader, Dataset
 
 from edp_lightning.data.card import DataCard, make_card
 from edp_lightning.data.loader import TransitionLoader
-from edp_lightning.data.minari import is_local, missing_message, open_set, read_episodes
+from edp_lightning.data.minari import is_local
 from edp_lightning.data.normalize import ObservationNormalization, observation_statistics
 from edp_lightning.data.rewards import RewardTransform, transform_rewards
+from edp_lightning.data.sources import minari_id, obtain, open_source
 from edp_lightning.data.transitions import Batch, Terminals, apply_terminals, build_transitions, relabel
-from edp_lightning.envs import GOAL_RADIUS, EvaluationEnvironment, choose_view, evaluation_environment, family_of
+from edp_lightning.envs import EvaluationEnvironment, environment_spec, evaluation_environment
 from edp_lightning.errors import UserError
-from edp_lightning.scores import from_metadata
+from edp_lightning.families import GOAL_RADIUS, choose_view, family_of
 
 
 class OfflineDataModule(L.LightningDataModule):
@@ -44,6 +44,8 @@ class OfflineDataModule(L.LightningDataModule):
         collect_seed: Seed of that collection.
         collect_workers: Processes of that collection; all cores when not given.
         download: Allow Minari to download a missing set.
+        environment: Gymnasium id of the evaluation environment, for sets that name none or another than wanted.
+        environment_kwargs: Further arguments of the evaluation environment.
         seed: Seed of the batches; the command line links it to ``seed_everything``.
     """
 
@@ -65,6 +67,8 @@ class OfflineDataModule(L.LightningDataModule):
         collect_seed: int = 0,
         collect_workers: int | None = None,
         download: bool = False,
+        environment: str | None = None,
+        environment_kwargs: dict[str, Any] | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -85,57 +89,56 @@ class OfflineDataModule(L.LightningDataModule):
     action_low: Tensor
     action_high: Tensor
     environment: EvaluationEnvironment | None
+    no_environment: str
     card: DataCard
     dataset_info: dict[str, Any]
 
     def prepare_data(self) -> None:
         """Collect or download a missing set, where that was asked for; otherwise say how to get it."""
-        if is_local(self.dataset):
-            return
         from edp_lightning.collect import DATASET_IDS, collect
 
         h: Any = self.hparams
         names = {dataset_id: name for name, dataset_id in DATASET_IDS.items()}
-        if self.dataset in names and h.collect_steps is not None:
+        dataset_id = minari_id(self.dataset)
+        if dataset_id in names and h.collect_steps is not None and not is_local(dataset_id):
             rank_zero_info(
                 f"{self.dataset} is not on this machine: collecting {h.collect_steps} steps with the bundled controller"
             )
             workers = h.collect_workers or os.cpu_count() or 1
-            collect(names[self.dataset], steps=h.collect_steps, workers=workers, seed=h.collect_seed)
-        elif h.download:
-            _download(self.dataset)
+            collect(names[dataset_id], steps=h.collect_steps, workers=workers, seed=h.collect_seed)
         else:
-            raise UserError(missing_message(self.dataset))
+            obtain(self.dataset, h.download)
 
     def setup(self, stage: str) -> None:
         """Read the set once, on every rank."""
         if self._ready:
             return
         h: Any = self.hparams
-        source = open_set(self.dataset)
-        family = family_of(source.spec)
-        view = choose_view(family, h.view, self.dataset)
-        stored = read_episodes(source, view)
+        source = open_source(self.dataset)
+        chosen = environment_spec(h.environment) if h.environment else source.evaluation_spec
+        family = family_of(chosen or source.spec)
+        view = choose_view(source.views or family.views, h.view, self.dataset)
+        stored = source.episodes(view)
         self.environment = evaluation_environment(
-            self.dataset, source.spec, source.evaluation_spec, view, from_metadata(source.metadata)
+            self.dataset, source.spec, chosen, view, source.score_reference, h.environment_kwargs
         )
+        self.no_environment = source.no_environment
         used = stored
         if self.environment is not None and self.environment.fixed_goal is not None:
             used = [relabel(episode, self.environment.fixed_goal, GOAL_RADIUS) for episode in stored]
         terminals = cast(Terminals, h.terminals or family.terminals)
         used = [apply_terminals(episode, terminals) for episode in used]
         rewards = transform_rewards([e.reward for e in used], h.reward_transform, h.reward_shift, h.reward_scale)
-        low, high = (np.asarray(b, dtype=np.float32) for b in (source.action_space.low, source.action_space.high))
+        low, high = source.action_low, source.action_high
         table = build_transitions(used, rewards, low, high, h.n_step, h.discount, h.action_clip_eps)
         self.observation_dim, self.action_dim = table.observation.shape[1], table.action.shape[1]
         self.observation_mean, self.observation_std = observation_statistics(table.observation, h.normalize_observations)
         self.action_low, self.action_high = torch.from_numpy(low), torch.from_numpy(high)
-        origin = "collected locally by edp_lightning" if source.locally_collected else "published set"
-        self.card = make_card(self.dataset, origin, view.name, stored, used, table, low, high)
+        self.card = make_card(self.dataset, source.origin, view.name, stored, used, table, low, high)
         self.dataset_info = {
             "id": self.dataset,
-            "origin": origin,
-            "algorithm": str(source.metadata.get("algorithm_name")),
+            "origin": source.origin,
+            "algorithm": source.algorithm,
             "view": view.name,
             "terminals": terminals,
             "episodes": len(used),
@@ -192,14 +195,3 @@ class OneBatch:
     def __iter__(self) -> Iterator[Tensor]:
         """Yield an empty tensor."""
         yield torch.empty(0)
-
-
-def _download(dataset_id: str) -> None:
-    import minari
-
-    try:
-        minari.download_dataset(dataset_id)
-    except ImportError as error:
-        raise UserError(f"downloading {dataset_id} needs pip install 'minari[hf]' ({error})") from error
-    except Exception as error:  # network libraries raise many types
-        raise UserError(f"downloading {dataset_id} failed ({error}); {missing_message(dataset_id)}") from error

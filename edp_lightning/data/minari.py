@@ -1,13 +1,12 @@
-"""Reads local Minari sets (HDF5) and checks them: a wrong row would be learned silently."""
+"""Reads local Minari sets and checks them: a wrong row would be learned silently."""
 
 import difflib
 import json
-from collections.abc import Iterator
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 from gymnasium.envs.registration import EnvSpec
 from gymnasium.spaces import Box, Space
@@ -16,9 +15,11 @@ from minari.storage import get_dataset_path
 from numpy.typing import NDArray
 
 from edp_lightning.collect.tasks import DATASET_IDS
+from edp_lightning.data.minari_files import FORMATS, data_files, raw_episodes
 from edp_lightning.data.transitions import Episode
-from edp_lightning.envs import ObservationView
 from edp_lightning.errors import UserError
+from edp_lightning.families import ObservationView
+from edp_lightning.scores import ScoreReference, from_metadata
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,57 @@ class MinariSet:
         """Whether this package wrote it on some machine, as opposed to a published set."""
         return bool("edp_lightning" in self.metadata.get("author", []))
 
+    @property
+    def origin(self) -> str:
+        """Return who made it, in words."""
+        return "collected locally by edp_lightning" if self.locally_collected else "published set"
+
+    @property
+    def algorithm(self) -> str:
+        """Return what acted, as far as the set says so."""
+        return str(self.metadata.get("algorithm_name"))
+
+    @property
+    def views(self) -> None:
+        """All views of the environment's family can be read."""
+        return
+
+    @property
+    def no_environment(self) -> str:
+        """Return why there is no evaluation, if there is none."""
+        return (
+            "" if self.spec or self.evaluation_spec else "the set names no environment; set data.environment to a gymnasium id"
+        )
+
+    @property
+    def action_low(self) -> NDArray[np.float32]:
+        """Return the lower bounds of the actions."""
+        return np.asarray(self.action_space.low, dtype=np.float32)
+
+    @property
+    def action_high(self) -> NDArray[np.float32]:
+        """Return the upper bounds of the actions."""
+        return np.asarray(self.action_space.high, dtype=np.float32)
+
+    @property
+    def score_reference(self) -> ScoreReference | None:
+        """Return the reference stored with the set."""
+        return from_metadata(self.metadata)
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """Return the files that decide the episodes."""
+        return (self.path / "metadata.json", *data_files(self.path, self.data_format))
+
+    @property
+    def data_format(self) -> str:
+        """Return how the episodes are stored; sets from before Minari had a choice are HDF5."""
+        return str(self.metadata.get("data_format", "hdf5"))
+
+    def episodes(self, view: ObservationView) -> list[Episode]:
+        """Return all episodes through a view, in the order of their numbers."""
+        return read_episodes(self, view)
+
 
 def is_local(dataset_id: str) -> bool:
     """Return whether a set of this id is on disk."""
@@ -67,11 +119,11 @@ def open_set(dataset_id: str) -> MinariSet:
         raise UserError(
             f"dataset {dataset_id}: {path / 'metadata.json'} cannot be read ({error}); fetch the set again"
         ) from error
-    if not (path / "main_data.hdf5").is_file():
-        raise UserError(
-            f"dataset {dataset_id}: only HDF5 sets are read, this one has data_format {metadata.get('data_format')!r} "
-            f"(no main_data.hdf5 in {path})"
-        )
+    data_format = str(metadata.get("data_format", "hdf5"))
+    if data_format not in FORMATS:
+        raise UserError(f"dataset {dataset_id} has data_format {data_format!r}: {', '.join(FORMATS)} can be read")
+    if not any(file.is_file() for file in data_files(path, data_format)):
+        raise UserError(f"dataset {dataset_id}: {path} has metadata.json but no {data_format} data; fetch the set again")
     space: Space[Any] = deserialize_space(metadata["action_space"])
     if not isinstance(space, Box) or len(space.shape) != 1:
         raise UserError(f"dataset {dataset_id} has action space {space}: only continuous actions (a one-dimensional Box) work")
@@ -106,69 +158,86 @@ def read_episodes(dataset: MinariSet, view: ObservationView) -> list[Episode]:
     Raises:
         UserError: Naming dataset and episode, if rows are missing, misaligned, empty or not finite.
     """
+    where = f"dataset {dataset.dataset_id}"
     try:
-        with h5py.File(dataset.path / "main_data.hdf5", "r") as file:
-            episodes = list(_episodes(file, dataset, view))
+        episodes = [
+            _episode(f"{where}, episode {number}", raw, dataset, view)
+            for number, raw in raw_episodes(where, dataset.path, dataset.data_format)
+        ]
     except OSError as error:
-        raise UserError(f"dataset {dataset.dataset_id}: main_data.hdf5 is truncated or not HDF5 ({error})") from error
+        raise UserError(
+            f"{where}: a file in {dataset.path} is truncated or not {dataset.data_format} ({error}); fetch it again"
+        ) from error
     if not episodes:
-        raise UserError(f"dataset {dataset.dataset_id} has no episodes")
+        raise UserError(f"{where} has no episodes")
+    expected = dataset.metadata.get("total_episodes")
+    if isinstance(expected, int) and expected != len(episodes):
+        raise UserError(
+            f"{where}: metadata.json speaks of {expected} episodes, {dataset.path} holds {len(episodes)}: "
+            "an incomplete copy; fetch the set again"
+        )
     return episodes
 
 
-def _episodes(file: h5py.File, dataset: MinariSet, view: ObservationView) -> Iterator[Episode]:
-    numbers = sorted(int(name.removeprefix("episode_")) for name in file if name.startswith("episode_"))
-    stale_goal = bool(dataset.spec and dataset.spec.kwargs.get("reset_target"))
-    for number in numbers:
-        where = f"dataset {dataset.dataset_id}, episode {number}"
-        group = file[f"episode_{number}"]
-        for name in ("observations", "actions", "rewards", "terminations", "truncations"):
-            if name not in group:
-                raise UserError(f"{where}: no {name} in the file")
-        rewards = _finite(group["rewards"], np.float32, f"{where}: rewards")
-        actions = _finite(group["actions"], np.float32, f"{where}: actions")
-        observations = _observations(group["observations"], view, where)
-        ends = [np.asarray(group[name][()], dtype=np.bool_) for name in ("terminations", "truncations")]
-        steps = len(rewards)
-        if steps == 0:
-            raise UserError(f"{where} is empty: remove it from the set")
-        sizes = {"actions": len(actions), "terminations": len(ends[0]), "truncations": len(ends[1])}
-        for name, size in sizes.items():
-            if size != steps:
-                raise UserError(f"{where}: {size} {name} for {steps} rewards")
-        if actions.shape[1:] != dataset.action_space.shape:
-            raise UserError(f"{where}: actions of shape {actions.shape[1:]}, the space says {dataset.action_space.shape}")
-        rows = {len(value) for value in observations.values()}
-        if rows != {steps + 1}:
-            raise UserError(f"{where}: {sorted(rows)} observations for {steps} steps; a set must store T + 1 (update it)")
-        if stale_goal and "desired_goal" in observations:
-            # With reset_target the environment draws a new goal after building the first observation of an episode.
-            observations["desired_goal"][0] = observations["desired_goal"][1]
-        flat = view(_nest(observations)) if view.keys else observations[""].astype(np.float32)
-        position = observations.get("achieved_goal")
-        yield Episode(
-            observation=flat.reshape(steps + 1, -1),
-            action=actions,
-            reward=rewards.reshape(steps),
-            terminated=ends[0],
-            truncated=ends[1],
-            position=None if position is None or position.ndim != 2 else position.astype(np.float32),
-        )
+def _episode(where: str, raw: Mapping[str, Any], dataset: MinariSet, view: ObservationView) -> Episode:
+    for name in ("observations", "actions", "rewards", "terminations", "truncations"):
+        if name not in raw:
+            raise UserError(f"{where}: no {name} in the file")
+    rewards = _finite(raw["rewards"], np.float32, f"{where}: rewards")
+    actions = _finite(raw["actions"], np.float32, f"{where}: actions")
+    observations = _observations(raw["observations"], view, where)
+    ends = [np.asarray(raw[name][()], dtype=np.bool_) for name in ("terminations", "truncations")]
+    steps = len(rewards)
+    if steps == 0:
+        raise UserError(f"{where} is empty: remove it from the set")
+    sizes = {"actions": len(actions), "terminations": len(ends[0]), "truncations": len(ends[1])}
+    for name, size in sizes.items():
+        if size != steps:
+            raise UserError(f"{where}: {size} {name} for {steps} rewards")
+    if actions.shape[1:] != dataset.action_space.shape:
+        raise UserError(f"{where}: actions of shape {actions.shape[1:]}, the space says {dataset.action_space.shape}")
+    rows = {len(value) for value in observations.values()}
+    if rows != {steps + 1}:
+        raise UserError(f"{where}: {sorted(rows)} observations for {steps} steps; a set must store T + 1 (update it)")
+    if dataset.spec and dataset.spec.kwargs.get("reset_target") and "desired_goal" in observations:
+        # With reset_target the environment draws a new goal after building the first observation of an episode.
+        goal = observations["desired_goal"]
+        observations["desired_goal"] = np.concatenate([goal[1:2], goal[1:]])
+    flat = view(_nest(observations)) if view.keys else observations[""].astype(np.float32)
+    position = observations.get("achieved_goal")
+    return Episode(
+        observation=flat.reshape(steps + 1, -1),
+        action=actions,
+        reward=rewards.reshape(steps),
+        terminated=ends[0],
+        truncated=ends[1],
+        position=None if position is None or position.ndim != 2 else position.astype(np.float32),
+    )
 
 
 def _observations(node: Any, view: ObservationView, where: str) -> dict[str, NDArray[Any]]:
     """Return the arrays a view needs by key, and the achieved goal where there is one."""
     if not view.keys:
-        if isinstance(node, h5py.Group):
+        if not hasattr(node, "dtype"):
             raise UserError(f"{where}: observations are a Dict with keys {', '.join(node)}; choose a data.view for it")
         return {"": _finite(node, np.float32, f"{where}: observations")}
-    wanted = [*view.keys, *(["achieved_goal"] if "achieved_goal" in node else [])]
     found = {}
-    for key in wanted:
-        if key not in node:
+    for key in dict.fromkeys((*view.keys, "achieved_goal")):
+        leaf = _leaf(node, key)
+        if leaf is not None:
+            found[key] = _finite(leaf, np.float64, f"{where}: observation {key}")
+        elif key in view.keys:
             raise UserError(f"{where}: the view {view.name} needs the observation {key}, which is not in the file")
-        found[key] = _finite(node[key], np.float64, f"{where}: observation {key}")
     return found
+
+
+def _leaf(node: Any, key: str) -> Any:
+    """Return what lies under ``a/b`` in nested mappings, or None."""
+    for part in key.split("/"):
+        if hasattr(node, "dtype") or part not in node:
+            return None
+        node = node[part]
+    return node
 
 
 def _nest(flat: dict[str, NDArray[Any]]) -> dict[str, Any]:
@@ -183,7 +252,7 @@ def _nest(flat: dict[str, NDArray[Any]]) -> dict[str, Any]:
 
 
 def _finite(node: Any, dtype: Any, where: str) -> NDArray[Any]:
-    if isinstance(node, h5py.Group):
+    if not hasattr(node, "dtype"):
         raise UserError(f"{where}: an array is expected here, the file has a group")
     try:
         values = np.asarray(node[()], dtype=dtype)

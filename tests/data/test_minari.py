@@ -1,14 +1,19 @@
+import dataclasses
+import sys
+
 import gymnasium as gym
 import h5py
 import numpy as np
 import pytest
+from gymnasium.envs.registration import EnvSpec
 
 from edp_lightning.data.minari import missing_message, open_set, read_episodes
-from edp_lightning.envs import ObservationView
 from edp_lightning.errors import UserError
+from edp_lightning.families import ObservationView
 from tests.conftest import make_buffer, make_set
 
 BOX = ObservationView("box")
+WIDE = gym.spaces.Box(-np.inf, np.inf, (2,), np.float64)  # Arrow files keep the dtype of the space
 
 
 def damage(root, dataset_id, change):
@@ -80,7 +85,7 @@ def test_empty_episode_is_named(random_set, minari_root):
 def test_truncated_file_is_named(random_set, minari_root):
     path = minari_root / random_set / "data" / "main_data.hdf5"
     path.write_bytes(path.read_bytes()[:500])
-    with pytest.raises(UserError, match="truncated or not HDF5"):
+    with pytest.raises(UserError, match="truncated or not hdf5"):
         read_episodes(open_set(random_set), BOX)
 
 
@@ -103,3 +108,58 @@ def test_missing_message_names_the_way_to_get_the_set(random_set):
     assert "collect antmaze-umaze-diverse" in missing_message("edp/antmaze/umaze-diverse-v0")
     assert "did you mean tests/random-v0" in missing_message("tests/randm-v0")
     assert "huggingface-cli download farama-minari/D4RL" in missing_message("D4RL/antmaze/umaze-v1")
+
+
+@pytest.mark.parametrize("data_format", ["arrow", "parquet"])
+def test_other_formats_give_the_same_episodes(data_format, random_set):
+    rng = np.random.default_rng(0)
+    buffers = []
+    for episode, steps in enumerate((4, 3, 5)):
+        observations = np.stack([np.array([100.0 * episode + t, t]) for t in range(steps + 1)])
+        buffers.append(make_buffer(episode, observations, rng.uniform(-1, 1, (steps, 1)), rng.normal(size=steps)))
+    other = open_set(make_set("tests/other-v0", buffers, WIDE, data_format=data_format))
+    assert len(other.files) == 4  # metadata and one file per episode
+    for a, b in zip(read_episodes(other, BOX), read_episodes(open_set(random_set), BOX), strict=True):
+        np.testing.assert_array_equal(a.observation, b.observation)
+        np.testing.assert_array_equal(a.action, b.action)
+        np.testing.assert_array_equal(a.reward, b.reward)
+        np.testing.assert_array_equal(a.truncated, b.truncated)
+
+
+@pytest.mark.parametrize("data_format", ["hdf5", "arrow"])
+def test_stale_first_goal_of_reset_target_sets_is_mended(data_format):
+    space = gym.spaces.Dict(dict.fromkeys(("observation", "achieved_goal", "desired_goal"), WIDE))
+    goals = np.array([[9.0, 9.0], [1.0, 2.0], [1.0, 2.0]])  # as Minari's PointMaze sets are: row 0 is the last episode's goal
+    observations = {"observation": np.zeros((3, 2)), "achieved_goal": np.zeros((3, 2)), "desired_goal": goals}
+    buffer = make_buffer(0, observations, [[0.0], [0.0]], [0.0, 0.0])
+    dataset = open_set(make_set("tests/stale-v0", [buffer], space, data_format=data_format))
+    view = ObservationView("goal", ("observation", "desired_goal"))
+    assert read_episodes(dataset, view)[0].observation[0, 2:].tolist() == [9, 9]
+    spec = EnvSpec("PointMaze_UMaze-v3", entry_point="gymnasium_robotics.envs.maze.point_maze:PointMazeEnv")
+    spec.kwargs["reset_target"] = True
+    (mended,) = read_episodes(dataclasses.replace(dataset, spec=spec), view)
+    assert mended.observation[:, 2:].tolist() == [[1, 2]] * 3
+
+
+def test_arrow_without_its_package_names_the_extra(random_set, monkeypatch):
+    make_set("tests/arrow-v0", [make_buffer(0, np.zeros((2, 2)), [[0.0]], [0.0])], WIDE, data_format="arrow")
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(UserError, match=r"pip install 'minari\[arrow\]'"):
+        read_episodes(open_set("tests/arrow-v0"), BOX)
+
+
+def test_incomplete_copies_are_named(random_set, minari_root):
+    damage(minari_root, random_set, lambda file: file.__delitem__("episode_1"))
+    with pytest.raises(UserError, match=r"3 episodes, .* holds 2: an incomplete copy"):
+        read_episodes(open_set(random_set), BOX)
+    (minari_root / random_set / "data" / "main_data.hdf5").unlink()
+    with pytest.raises(UserError, match="no hdf5 data"):
+        open_set(random_set)
+
+
+def test_truncated_arrow_file_is_named(minari_root):
+    make_set("tests/cut-v0", [make_buffer(0, np.zeros((2, 2)), [[0.0]], [0.0])], WIDE, data_format="arrow")
+    (path,) = (minari_root / "tests" / "cut-v0" / "data" / "0").glob("*.arrow")
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(UserError, match="truncated or not arrow"):
+        read_episodes(open_set("tests/cut-v0"), BOX)

@@ -1,0 +1,42 @@
+"""Opens a dataset by its name: which kind of source it is, and how a missing one is obtained."""
+
+from edp_lightning.data.download import download
+from edp_lightning.data.minari import is_local, missing_message, open_set
+from edp_lightning.data.source import Source
+from edp_lightning.errors import UserError
+
+KINDS = "a Minari id such as D4RL/pen/human-v2"
+
+
+def minari_id(name: str) -> str | None:
+    """Return the Minari id that a name means, with or without ``minari:``; None for other kinds of sources."""
+    kind, colon, rest = name.partition(":")
+    if not colon:
+        return name
+    return rest if kind == "minari" else None
+
+
+def open_source(name: str) -> Source:
+    """Return the source of a name.
+
+    Raises:
+        UserError: If it is missing, damaged, or of a kind that is not known.
+    """
+    dataset_id = minari_id(name)
+    if dataset_id is not None:
+        return open_set(dataset_id)
+    raise UserError(f"data.dataset: {name!r} is no known kind of source; give {KINDS}")
+
+
+def obtain(name: str, allow_download: bool) -> None:
+    """Download a missing set if that is allowed; otherwise say how to get it.
+
+    Raises:
+        UserError: If it is missing and cannot or must not be downloaded.
+    """
+    dataset_id = minari_id(name)
+    if dataset_id is None or is_local(dataset_id):
+        return
+    if not allow_download:
+        raise UserError(missing_message(dataset_id))
+    download(dataset_id)
