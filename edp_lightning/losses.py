@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 QAggregation = Literal["lcb", "min"]
+BackupChoice = Literal["critic", "ensemble"]
 
 
 class ActorTerms(NamedTuple):
@@ -47,22 +48,42 @@ def max_over_actions(q: Tensor, num_actions: int) -> Tensor:
     return q.reshape(len(q), -1, num_actions).amax(dim=-1)
 
 
+def best_of_actions(q: Tensor, num_actions: int, aggregation: QAggregation, lcb_coef: float) -> Tensor:
+    """Return every critic's value of the one action per state that the ensemble together would choose.
+
+    The backup of the policy that is executed: candidates, of which the pessimistic value takes the best. A critic's own
+    maximum (:func:`max_over_actions`) also collects that critic's errors.
+
+    Args:
+        q: Q-values, shape (num_critics, batch * num_actions), the actions of one state next to each other.
+        num_actions: Number of actions per state.
+        aggregation: See :func:`aggregate_q`.
+        lcb_coef: See :func:`aggregate_q`.
+
+    Returns:
+        Values, shape (num_critics, batch).
+    """
+    by_state = q.reshape(len(q), -1, num_actions)
+    chosen = aggregate_q(by_state, aggregation, lcb_coef).argmax(dim=-1, keepdim=True)
+    return by_state.gather(-1, chosen.expand(len(q), -1, -1)).squeeze(-1)
+
+
 def td_loss(q: Tensor, target: Tensor) -> Tensor:
     """Return the mean squared TD error over critics and batch; both arguments (num_critics, batch)."""
     return (q - target).square().mean()
 
 
 def aggregate_q(q: Tensor, aggregation: QAggregation, lcb_coef: float) -> Tensor:
-    """Return one pessimistic value per row.
+    """Return one pessimistic value per row (or per row and action).
 
     Args:
-        q: Q-values, shape (num_critics, batch).
+        q: Q-values, shape (num_critics, ...), the critics of one row along the first axis.
         aggregation: ``lcb``: mean - lcb_coef * unbiased std over the critics (arXiv 2402.04080, eq. 12); ``min``: the minimum
             (clipped double Q-learning, arXiv 1802.09477).
         lcb_coef: beta of the paper; unused by ``min``.
 
     Returns:
-        Values, shape (batch,).
+        Values, shape (...).
     """
     if aggregation == "min":
         return q.amin(dim=0)

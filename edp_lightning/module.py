@@ -15,9 +15,11 @@ from edp_lightning.diffusion import MeanRevertingSDE, ScheduleName
 from edp_lightning.errors import UserError
 from edp_lightning.losses import (
     ActorTerms,
+    BackupChoice,
     QAggregation,
     actor_loss,
     aggregate_q,
+    best_of_actions,
     max_over_actions,
     normalized,
     td_loss,
@@ -53,8 +55,10 @@ class EntropyDiffusionPolicy(L.LightningModule):
         entropy_coef: (Initial) weight alpha of the entropy term, above 0.
         q_aggregation: Pessimism over critics: ``lcb`` or ``min``.
         lcb_coef: beta of the lower confidence bound.
-        max_q_backup: Bootstrap from each critic's maximum over ``num_backup_actions`` sampled next actions.
+        max_q_backup: Bootstrap from the best of ``num_backup_actions`` sampled next actions instead of from one.
         num_backup_actions: Number of next actions for ``max_q_backup``.
+        backup_choice: Who says which is best: each ``critic`` for itself (the released code), or the ``ensemble`` together by
+            its pessimistic value, as when the policy is executed with temperature 0.
         num_candidates: Actions sampled per decision, among which the target critics choose.
         candidate_temperature: Temperature of the softmax over the candidates' values; 0 takes the best.
         actor_lr: Adam learning rate of the actor.
@@ -84,6 +88,7 @@ class EntropyDiffusionPolicy(L.LightningModule):
         lcb_coef: float = 4.0,
         max_q_backup: bool = False,
         num_backup_actions: int = 10,
+        backup_choice: BackupChoice = "critic",
         num_candidates: int = 50,
         candidate_temperature: float = 1.0,
         actor_lr: float = 3.0e-4,
@@ -115,6 +120,7 @@ class EntropyDiffusionPolicy(L.LightningModule):
         self.q_aggregation: QAggregation = q_aggregation
         self.lcb_coef = lcb_coef
         self.num_backup_actions = num_backup_actions if max_q_backup else 1
+        self.backup_choice: BackupChoice = backup_choice
         self.num_candidates = num_candidates
         self.candidate_temperature = candidate_temperature
         self.lr_schedule: LRSchedule = lr_schedule
@@ -179,7 +185,11 @@ class EntropyDiffusionPolicy(L.LightningModule):
             next_observation = self.normalizer(batch.next_observation)
             next_observation = next_observation.repeat_interleave(self.num_backup_actions, dim=0)
             next_action = self.ema_actor.sample(next_observation, noise.next_action)
-            next_q = max_over_actions(self.target_critic(next_observation, next_action), self.num_backup_actions)
+            next_q = self.target_critic(next_observation, next_action)
+            if self.backup_choice == "critic":
+                next_q = max_over_actions(next_q, self.num_backup_actions)
+            else:
+                next_q = best_of_actions(next_q, self.num_backup_actions, self.q_aggregation, self.lcb_coef)
             target = td_target(batch.reward, batch.terminated, batch.steps, next_q, self.discount)
         q = self.critic(self.normalizer(batch.observation), batch.action)
         return td_loss(q, target), q.detach(), target

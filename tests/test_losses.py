@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from edp_lightning.losses import aggregate_q, max_over_actions, normalized, td_loss, td_target
+from edp_lightning.losses import aggregate_q, best_of_actions, max_over_actions, normalized, td_loss, td_target
 
 
 def test_td_target_by_hand():
@@ -20,6 +20,14 @@ def test_each_critic_bootstraps_from_its_own_target():
 def test_max_over_actions_takes_each_critics_own_maximum():
     q = torch.tensor([[1.0, 5.0, 2.0, 0.0], [9.0, 3.0, -1.0, -2.0]])  # two states, two actions each
     torch.testing.assert_close(max_over_actions(q, 2), torch.tensor([[5.0, 2.0], [9.0, -1.0]]))
+
+
+def test_best_of_actions_evaluates_one_common_action_with_every_critic():
+    q = torch.tensor([[1.0, 5.0, 2.0, 0.0], [9.0, 3.0, -1.0, -2.0]])  # two states, two actions each
+    # pessimistic values with beta 1: 5 - 5.66 and 4 - 1.41, then 0.5 - 2.12 and -1 - 1.41
+    torch.testing.assert_close(best_of_actions(q, 2, "lcb", 1.0), torch.tensor([[5.0, 2.0], [3.0, -1.0]]))
+    torch.testing.assert_close(best_of_actions(q, 2, "min", 0.0), torch.tensor([[5.0, 2.0], [3.0, -1.0]]))
+    torch.testing.assert_close(best_of_actions(q, 1, "lcb", 4.0), q)
 
 
 def test_td_loss_is_the_mean_over_critics_and_rows():
