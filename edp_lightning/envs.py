@@ -47,6 +47,22 @@ class EvaluationEnvironment:
             env = MazeProgress(env, self.fixed_goal, family_of(spec).torso_quaternion)
         return FlatObservation(env, self.view)
 
+    def check_widths(self, observation_dim: int, action_dim: int) -> None:
+        """Raise unless the environment observes and acts as the data do.
+
+        Raises:
+            UserError: Naming the widths that differ.
+        """
+        env = self.make()
+        found = {"observations": env.observation_space.shape, "actions": env.action_space.shape}
+        env.close()
+        for name, width in (("observations", observation_dim), ("actions", action_dim)):
+            if found[name] != (width,):
+                raise UserError(
+                    f"environment {EnvSpec.from_json(self.spec_json).id} has {name} of shape {found[name]} through view "
+                    f"{self.view.name}, the data have {(width,)}: choose another data.environment or data.view"
+                )
+
     def describe(self) -> dict[str, Any]:
         """Return plain facts for result files."""
         spec = EnvSpec.from_json(self.spec_json)

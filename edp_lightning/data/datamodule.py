@@ -1,7 +1,7 @@
 """Serves batches of transitions, and tells the model and the evaluation what the dataset is."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
 import lightning as L
@@ -10,11 +10,13 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from edp_lightning.data.arrays import array_source
 from edp_lightning.data.card import DataCard, make_card
 from edp_lightning.data.loader import TransitionLoader
-from edp_lightning.data.minari import is_local
+from edp_lightning.data.minari import MinariSet, is_local
 from edp_lightning.data.normalize import ObservationNormalization, observation_statistics
 from edp_lightning.data.rewards import RewardTransform, transform_rewards
+from edp_lightning.data.source import Source
 from edp_lightning.data.sources import minari_id, obtain, open_source
 from edp_lightning.data.transitions import Batch, Terminals, apply_terminals, build_transitions, relabel
 from edp_lightning.envs import EvaluationEnvironment, environment_spec, evaluation_environment
@@ -26,7 +28,8 @@ class OfflineDataModule(L.LightningDataModule):
     """Holds a dataset as one table of transitions on the training device.
 
     Args:
-        dataset: Minari id of a set on this machine.
+        dataset: Minari id of a set on this machine; ``d4rl:NAME`` or ``d4rl:/PATH/FILE.hdf5`` for D4RL's files;
+            ``npz:/PATH/FILE.npz`` for plain arrays (``edp_lightning/data/arrays.py`` tells their names and shapes).
         view: Observation view; the family's default when not given. AntMaze: ``goal`` (31 numbers with the goal) or
             ``d4rl`` (29 numbers, reward relabelled to the evaluation's fixed goal, which the policy does not see).
         batch_size: Rows per batch and device.
@@ -46,6 +49,8 @@ class OfflineDataModule(L.LightningDataModule):
         download: Allow Minari to download a missing set.
         environment: Gymnasium id of the evaluation environment, for sets that name none or another than wanted.
         environment_kwargs: Further arguments of the evaluation environment.
+        keep_time_limits: Of D4RL files with ``next_observations``, keep the rows at time limits too. Off: exactly the rows of
+            ``d4rl.qlearning_dataset`` that published results train on; at one row in a thousand the choice hardly matters.
         seed: Seed of the batches; the command line links it to ``seed_everything``.
     """
 
@@ -69,6 +74,7 @@ class OfflineDataModule(L.LightningDataModule):
         download: bool = False,
         environment: str | None = None,
         environment_kwargs: dict[str, Any] | None = None,
+        keep_time_limits: bool = False,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -77,9 +83,23 @@ class OfflineDataModule(L.LightningDataModule):
             if value < 1:
                 raise UserError(f"data.{name} must be at least 1; got {value}")
         self.dataset = dataset
+        self._arrays: Mapping[str, Any] | None = None
         self._position = 0
         self._loader: TransitionLoader | None = None
         self._ready = False
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, Any], name: str = "arrays", **options: Any) -> "OfflineDataModule":
+        """Return a data module over arrays in memory.
+
+        Args:
+            arrays: Arrays by name; ``edp_lightning/data/arrays.py`` tells their names and shapes.
+            name: Names the set in results.
+            options: Further arguments of the class.
+        """
+        module = cls(name, **options)
+        module._arrays = arrays
+        return module
 
     observation_dim: int
     action_dim: int
@@ -95,6 +115,8 @@ class OfflineDataModule(L.LightningDataModule):
 
     def prepare_data(self) -> None:
         """Collect or download a missing set, where that was asked for; otherwise say how to get it."""
+        if self._arrays is not None:
+            return
         from edp_lightning.collect import DATASET_IDS, collect
 
         h: Any = self.hparams
@@ -114,7 +136,7 @@ class OfflineDataModule(L.LightningDataModule):
         if self._ready:
             return
         h: Any = self.hparams
-        source = open_source(self.dataset)
+        source = self._open(self.dataset)
         chosen = environment_spec(h.environment) if h.environment else source.evaluation_spec
         family = family_of(chosen or source.spec)
         view = choose_view(source.views or family.views, h.view, self.dataset)
@@ -123,9 +145,12 @@ class OfflineDataModule(L.LightningDataModule):
             self.dataset, source.spec, chosen, view, source.score_reference, h.environment_kwargs
         )
         self.no_environment = source.no_environment
+        if self.environment is not None and (h.environment or not isinstance(source, MinariSet)):
+            self.environment.check_widths(stored[0].observation.shape[1], len(source.action_low))
         used = stored
-        if self.environment is not None and self.environment.fixed_goal is not None:
-            used = [relabel(episode, self.environment.fixed_goal, GOAL_RADIUS) for episode in stored]
+        goal = None if self.environment is None else self.environment.fixed_goal
+        if goal is not None:  # plain arrays have no positions: their rewards are taken to be the evaluation's
+            used = [e if e.position is None else relabel(e, goal, GOAL_RADIUS) for e in stored]
         terminals = cast(Terminals, h.terminals or family.terminals)
         used = [apply_terminals(episode, terminals) for episode in used]
         rewards = transform_rewards([e.reward for e in used], h.reward_transform, h.reward_shift, h.reward_scale)
@@ -149,6 +174,9 @@ class OfflineDataModule(L.LightningDataModule):
         self._ready = True
         if stage == "fit":
             rank_zero_only(self.card.print)()
+
+    def _open(self, name: str) -> Source:
+        return open_source(name, self.hparams["keep_time_limits"]) if self._arrays is None else array_source(name, self._arrays)
 
     def train_dataloader(self) -> TransitionLoader:
         """Return the endless loader at the position that was reached."""

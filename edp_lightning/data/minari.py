@@ -3,7 +3,7 @@
 import difflib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ class MinariSet:
         spec: Environment it was collected in, if it says so.
         evaluation_spec: Environment it names for evaluation, if it does.
         action_space: Box of the actions.
+        notes: What the last reading had to mend.
     """
 
     dataset_id: str
@@ -41,6 +42,7 @@ class MinariSet:
     spec: EnvSpec | None
     evaluation_spec: EnvSpec | None
     action_space: Box
+    notes: list[str] = field(default_factory=list)
 
     @property
     def locally_collected(self) -> bool:
@@ -88,6 +90,11 @@ class MinariSet:
     def files(self) -> tuple[Path, ...]:
         """Return the files that decide the episodes."""
         return (self.path / "metadata.json", *data_files(self.path, self.data_format))
+
+    @property
+    def stale_goals(self) -> bool:
+        """Return whether episodes begin with an old goal: reset_target draws the new one after building the observation."""
+        return bool(self.spec and self.spec.kwargs.get("reset_target"))
 
     @property
     def data_format(self) -> str:
@@ -160,6 +167,7 @@ def read_episodes(dataset: MinariSet, view: ObservationView) -> list[Episode]:
     """
     where = f"dataset {dataset.dataset_id}"
     try:
+        dataset.notes.clear()
         episodes = [
             _episode(f"{where}, episode {number}", raw, dataset, view)
             for number, raw in raw_episodes(where, dataset.path, dataset.data_format)
@@ -176,6 +184,8 @@ def read_episodes(dataset: MinariSet, view: ObservationView) -> list[Episode]:
             f"{where}: metadata.json speaks of {expected} episodes, {dataset.path} holds {len(episodes)}: "
             "an incomplete copy; fetch the set again"
         )
+    if dataset.stale_goals and "desired_goal" in view.keys:
+        dataset.notes.append("first desired_goal of every episode was the one before; replaced by the second")
     return episodes
 
 
@@ -199,8 +209,7 @@ def _episode(where: str, raw: Mapping[str, Any], dataset: MinariSet, view: Obser
     rows = {len(value) for value in observations.values()}
     if rows != {steps + 1}:
         raise UserError(f"{where}: {sorted(rows)} observations for {steps} steps; a set must store T + 1 (update it)")
-    if dataset.spec and dataset.spec.kwargs.get("reset_target") and "desired_goal" in observations:
-        # With reset_target the environment draws a new goal after building the first observation of an episode.
+    if dataset.stale_goals and "desired_goal" in observations:
         goal = observations["desired_goal"]
         observations["desired_goal"] = np.concatenate([goal[1:2], goal[1:]])
     flat = view(_nest(observations)) if view.keys else observations[""].astype(np.float32)

@@ -61,6 +61,10 @@ class Source(Protocol):
     def files(self) -> tuple[Path, ...]:
         """Files whose content decides the episodes; empty for arrays in memory."""
 
+    @property
+    def notes(self) -> Sequence[str]:
+        """What the last reading of the episodes found and mended, in words."""
+
     def episodes(self, view: ObservationView) -> list[Episode]:
         """Return all episodes through a view, in the order of the file.
 

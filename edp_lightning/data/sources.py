@@ -1,11 +1,15 @@
 """Opens a dataset by its name: which kind of source it is, and how a missing one is obtained."""
 
+from pathlib import Path
+
+from edp_lightning.data.arrays import open_npz
+from edp_lightning.data.d4rl_catalogue import open_d4rl
 from edp_lightning.data.download import download
 from edp_lightning.data.minari import is_local, missing_message, open_set
 from edp_lightning.data.source import Source
 from edp_lightning.errors import UserError
 
-KINDS = "a Minari id such as D4RL/pen/human-v2"
+KINDS = "a Minari id such as D4RL/pen/human-v2, d4rl:NAME, d4rl:/PATH/FILE.hdf5 or npz:/PATH/FILE.npz"
 
 
 def minari_id(name: str) -> str | None:
@@ -16,8 +20,12 @@ def minari_id(name: str) -> str | None:
     return rest if kind == "minari" else None
 
 
-def open_source(name: str) -> Source:
+def open_source(name: str, keep_time_limits: bool = False) -> Source:
     """Return the source of a name.
+
+    Args:
+        name: See ``KINDS``.
+        keep_time_limits: Of D4RL files, keep the rows at time limits.
 
     Raises:
         UserError: If it is missing, damaged, or of a kind that is not known.
@@ -25,6 +33,11 @@ def open_source(name: str) -> Source:
     dataset_id = minari_id(name)
     if dataset_id is not None:
         return open_set(dataset_id)
+    kind, _, rest = name.partition(":")
+    if kind == "d4rl":
+        return open_d4rl(rest, keep_time_limits)
+    if kind == "npz":
+        return open_npz(Path(rest).expanduser())
     raise UserError(f"data.dataset: {name!r} is no known kind of source; give {KINDS}")
 
 

@@ -152,7 +152,8 @@ def build_transitions(
     states = np.concatenate([episode.observation for episode in episodes])
     state_row = np.arange(len(reward)) + np.repeat(np.arange(len(episodes)), lengths)  # T + 1 states per episode
     action = np.concatenate([episode.action for episode in episodes])
-    action = 2 * (action - low) / (high - low) - 1
+    if (low != -1).any() or (high != 1).any():  # otherwise the arithmetic would only round
+        action = 2 * (action - low) / (high - low) - 1
     bound = 1 - action_clip_eps
     return Batch(
         observation=torch.from_numpy(states[state_row]),
