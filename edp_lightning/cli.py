@@ -163,7 +163,13 @@ def _collect(args: list[str]) -> None:
     jsonargparse.auto_cli(collect, args=args)
 
 
-EXTRA_COMMANDS = {"collect": _collect}
+def _data(args: list[str]) -> None:
+    from edp_lightning.data.command import convert, show
+
+    jsonargparse.auto_cli({"show": show, "convert": convert}, args=args)
+
+
+EXTRA_COMMANDS = {"collect": _collect, "data": _data}
 """Commands that are not methods of the Trainer -> what runs them with the remaining arguments."""
 
 

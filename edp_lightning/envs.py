@@ -63,6 +63,16 @@ class EvaluationEnvironment:
                     f"{self.view.name}, the data have {(width,)}: choose another data.environment or data.view"
                 )
 
+    def summary(self) -> str:
+        """Return in words where policies are judged, by which measure, and where its reference comes from."""
+        text = f"{EnvSpec.from_json(self.spec_json).id}, {self.max_episode_steps} steps"
+        if self.success:
+            return f"{text}, success rate"
+        reference = self.score_reference
+        if reference is None:
+            return f"{text}, plain returns: no reference pair is known"
+        return f"{text}, score 0 = return {reference.minimum:g}, 100 = return {reference.maximum:g} ({reference.origin})"
+
     def describe(self) -> dict[str, Any]:
         """Return plain facts for result files."""
         spec = EnvSpec.from_json(self.spec_json)

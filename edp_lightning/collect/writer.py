@@ -41,13 +41,9 @@ def write_dataset(
 ) -> Path:
     """Write a set under Minari's dataset folder and return its path.
 
-    It is written into a hidden folder beside its place and renamed when it is complete.
-
     Raises:
         UserError: If the id is taken or the folder cannot be written.
     """
-    refuse_existing(dataset_id)
-    root = get_dataset_path("")
     buffers = [
         EpisodeBuffer(
             id=index,
@@ -61,30 +57,46 @@ def write_dataset(
         )
         for index, episode in enumerate(episodes)
     ]
+    with complete_or_absent(dataset_id) as target, quiet_gymnasium():
+        env = gym.make(collection, disable_env_checker=True)
+        create_dataset_from_buffers(
+            dataset_id,
+            buffers,
+            env=env,
+            eval_env=evaluation,
+            algorithm_name=algorithm,
+            author="edp_lightning",
+            description=f"{description} Collected on this machine with edp_lightning {__version__}.",
+            requirements=[f"minari=={minari.__version__}"],
+        )
+        env.close()
+    return target
+
+
+@contextmanager
+def complete_or_absent(dataset_id: str) -> Iterator[Path]:
+    """Let Minari write a set inside the context: into a hidden folder beside its place, renamed when it is complete.
+
+    Yields:
+        Where the set will be.
+
+    Raises:
+        UserError: If the id is taken or the folder cannot be written.
+    """
+    refuse_existing(dataset_id)
+    root = get_dataset_path("")
+    target = Path(get_dataset_path(dataset_id))
     try:
         root.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".collecting-", dir=root) as hidden:
-            with _datasets_path(hidden), quiet_gymnasium():
-                env = gym.make(collection, disable_env_checker=True)
-                create_dataset_from_buffers(
-                    dataset_id,
-                    buffers,
-                    env=env,
-                    eval_env=evaluation,
-                    algorithm_name=algorithm,
-                    author="edp_lightning",
-                    description=f"{description} Collected on this machine with edp_lightning {__version__}.",
-                    requirements=[f"minari=={minari.__version__}"],
-                )
-                env.close()
-            target = Path(get_dataset_path(dataset_id))
+            with _datasets_path(hidden):
+                yield target
             namespace = dataset_id.rpartition("/")[0]
             if namespace and namespace not in list_local_namespaces():
                 create_namespace(namespace)
             os.replace(Path(hidden) / dataset_id, target)
     except OSError as error:
         raise UserError(f"dataset {dataset_id} could not be written to {root} ({error}): nothing was left behind") from error
-    return target
 
 
 @contextmanager

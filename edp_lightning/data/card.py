@@ -1,7 +1,7 @@
 """What a dataset looks like, for people: printed at the start of a run, logged, and part of results."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,10 @@ class DataCard:
 
     title: str
     facts: tuple[tuple[str, str], ...]
+
+    def with_fact(self, name: str, value: str) -> "DataCard":
+        """Return the card with one more line."""
+        return replace(self, facts=(*self.facts, (name, value)))
 
     def markdown(self) -> str:
         """Return a table for TensorBoard's text page."""

@@ -160,6 +160,8 @@ class OfflineDataModule(L.LightningDataModule):
         self.observation_mean, self.observation_std = observation_statistics(table.observation, h.normalize_observations)
         self.action_low, self.action_high = torch.from_numpy(low), torch.from_numpy(high)
         self.card = make_card(self.dataset, source.origin, view.name, stored, used, table, low, high)
+        judged = f"none: {self.no_environment}" if self.environment is None else self.environment.summary()
+        self.card = self.card.with_fact("evaluation", judged)
         self.dataset_info = {
             "id": self.dataset,
             "origin": source.origin,

@@ -3,7 +3,7 @@
 import difflib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from edp_lightning.collect.tasks import DATASET_IDS
 from edp_lightning.data.minari_files import FORMATS, data_files, raw_episodes
 from edp_lightning.data.transitions import Episode
 from edp_lightning.errors import UserError
-from edp_lightning.families import ObservationView
+from edp_lightning.families import FAMILIES, ObservationView
 from edp_lightning.scores import ScoreReference, from_metadata
 
 
@@ -184,9 +184,26 @@ def read_episodes(dataset: MinariSet, view: ObservationView) -> list[Episode]:
             f"{where}: metadata.json speaks of {expected} episodes, {dataset.path} holds {len(episodes)}: "
             "an incomplete copy; fetch the set again"
         )
+    mended = [_limit_is_truncation(episode, dataset.spec) for episode in episodes]
+    count = sum(new is not old for new, old in zip(mended, episodes, strict=True))
+    if count:
+        dataset.notes.append(f"{count} time limits were stored as terminations; they are truncations, values bootstrap there")
     if dataset.stale_goals and "desired_goal" in view.keys:
         dataset.notes.append("first desired_goal of every episode was the one before; replaced by the second")
-    return episodes
+    return mended
+
+
+def _limit_is_truncation(episode: Episode, spec: EnvSpec | None) -> Episode:
+    """Return an episode whose termination at the time limit alone is a truncation.
+
+    Gymnasium's time limit sets ``truncated`` at that step whatever the task says, so a set without it writes limits as ends.
+    """
+    if spec is None or str(spec.entry_point) not in FAMILIES or len(episode) != spec.max_episode_steps:
+        return episode
+    if not episode.terminated[-1] or episode.truncated[-1]:
+        return episode
+    last = np.arange(len(episode)) == len(episode) - 1
+    return replace(episode, terminated=episode.terminated & ~last, truncated=episode.truncated | last)
 
 
 def _episode(where: str, raw: Mapping[str, Any], dataset: MinariSet, view: ObservationView) -> Episode:
@@ -195,7 +212,7 @@ def _episode(where: str, raw: Mapping[str, Any], dataset: MinariSet, view: Obser
             raise UserError(f"{where}: no {name} in the file")
     rewards = _finite(raw["rewards"], np.float32, f"{where}: rewards")
     actions = _finite(raw["actions"], np.float32, f"{where}: actions")
-    observations = _observations(raw["observations"], view, where)
+    observations = _observations(raw["observations"], view, dataset.spec is None, where)
     ends = [np.asarray(raw[name][()], dtype=np.bool_) for name in ("terminations", "truncations")]
     steps = len(rewards)
     if steps == 0:
@@ -212,7 +229,7 @@ def _episode(where: str, raw: Mapping[str, Any], dataset: MinariSet, view: Obser
     if dataset.stale_goals and "desired_goal" in observations:
         goal = observations["desired_goal"]
         observations["desired_goal"] = np.concatenate([goal[1:2], goal[1:]])
-    flat = view(_nest(observations)) if view.keys else observations[""].astype(np.float32)
+    flat = observations[""].astype(np.float32) if "" in observations else view(_nest(observations))
     position = observations.get("achieved_goal")
     return Episode(
         observation=flat.reshape(steps + 1, -1),
@@ -224,12 +241,12 @@ def _episode(where: str, raw: Mapping[str, Any], dataset: MinariSet, view: Obser
     )
 
 
-def _observations(node: Any, view: ObservationView, where: str) -> dict[str, NDArray[Any]]:
-    """Return the arrays a view needs by key, and the achieved goal where there is one."""
-    if not view.keys:
-        if not hasattr(node, "dtype"):
-            raise UserError(f"{where}: observations are a Dict with keys {', '.join(node)}; choose a data.view for it")
+def _observations(node: Any, view: ObservationView, flat: bool, where: str) -> dict[str, NDArray[Any]]:
+    """Return the arrays a view needs by key, and the achieved goal; with ``flat``, the view's array itself may be stored."""
+    if hasattr(node, "dtype") and (flat or not view.keys):
         return {"": _finite(node, np.float32, f"{where}: observations")}
+    if not view.keys:
+        raise UserError(f"{where}: observations are a Dict with keys {', '.join(node)}; choose a data.view for it")
     found = {}
     for key in dict.fromkeys((*view.keys, "achieved_goal")):
         leaf = _leaf(node, key)

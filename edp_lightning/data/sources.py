@@ -32,6 +32,7 @@ def open_source(name: str, keep_time_limits: bool = False) -> Source:
     """
     dataset_id = minari_id(name)
     if dataset_id is not None:
+        _refuse_file_names(name)
         return open_set(dataset_id)
     kind, _, rest = name.partition(":")
     if kind == "d4rl":
@@ -48,8 +49,15 @@ def obtain(name: str, allow_download: bool) -> None:
         UserError: If it is missing and cannot or must not be downloaded.
     """
     dataset_id = minari_id(name)
+    _refuse_file_names(name)
     if dataset_id is None or is_local(dataset_id):
         return
     if not allow_download:
         raise UserError(missing_message(dataset_id))
     download(dataset_id)
+
+
+def _refuse_file_names(name: str) -> None:
+    kind = {".npz": "npz", ".hdf5": "d4rl", ".h5": "d4rl"}.get(Path(name).suffix)
+    if kind is not None and ":" not in name:
+        raise UserError(f"data.dataset: {name!r} looks like a file: give it as {kind}:{name}")

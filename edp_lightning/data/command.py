@@ -1,0 +1,73 @@
+"""The ``data`` command: look at a dataset before training on it, or write it as a Minari set."""
+
+from typing import Any
+
+from edp_lightning.data.checks import check_episodes
+from edp_lightning.data.convert import write_minari
+from edp_lightning.data.datamodule import OfflineDataModule
+from edp_lightning.data.sources import obtain, open_source
+from edp_lightning.envs import environment_spec
+from edp_lightning.families import choose_view, family_of
+
+
+def show(
+    source: str,
+    view: str | None = None,
+    environment: str | None = None,
+    environment_kwargs: dict[str, Any] | None = None,
+    download: bool = False,
+) -> None:
+    """Print the card of a dataset and the checks it passed.
+
+    Args:
+        source: A Minari id, d4rl:NAME, d4rl:FILE.hdf5 or npz:FILE.npz.
+        view: Observation view; the family's default when not given.
+        environment: Gymnasium id of the evaluation environment, as data.environment.
+        environment_kwargs: Its arguments, as data.environment_kwargs.
+        download: Allow Minari to download a missing set.
+
+    Raises:
+        UserError: If the dataset is missing or damaged; the message names the place and the fix.
+    """
+    module = OfflineDataModule(
+        source, view=view, environment=environment, environment_kwargs=environment_kwargs, download=download
+    )
+    module.prepare_data()
+    module.setup("validate")
+    module.card.print()
+    opened = open_source(source)
+    spec = environment_spec(environment) if environment else opened.evaluation_spec or opened.spec
+    chosen = choose_view(opened.views or family_of(spec).views, view, source)
+    horizon = None if opened.spec is None else opened.spec.max_episode_steps
+    for check in check_episodes(opened, opened.episodes(chosen), horizon):
+        print(f"{'ok  ' if check.passed else 'look'}  {check.text}")
+
+
+def convert(
+    source: str, dataset_id: str, view: str | None = None, keep_time_limits: bool = False, download: bool = False
+) -> str:
+    """Write any dataset as a Minari set on this machine.
+
+    Observations are written flat, as the view gives them. The set names its environment if that observes the same numbers;
+    otherwise give data.environment when training on it.
+
+    Args:
+        source: A Minari id, d4rl:NAME, d4rl:FILE.hdf5 or npz:FILE.npz.
+        dataset_id: Minari id to write, such as mine/hopper/medium-v0.
+        view: Observation view; the family's default when not given.
+        keep_time_limits: Of D4RL files with next_observations, keep the rows at time limits.
+        download: Allow Minari to download a missing set.
+
+    Returns:
+        The id that was written.
+
+    Raises:
+        UserError: If the source is missing or damaged, or the id is taken.
+    """
+    obtain(source, download)
+    opened = open_source(source, keep_time_limits)
+    family = family_of(opened.evaluation_spec or opened.spec)
+    chosen = choose_view(opened.views or family.views, view, source)
+    path = write_minari(dataset_id, opened, opened.episodes(chosen), family, chosen)
+    print(f"{dataset_id}: written to {path}")
+    return dataset_id

@@ -1,0 +1,108 @@
+"""The ``data`` command, on real and on synthetic sets."""
+
+import gymnasium as gym
+import minari
+import numpy as np
+import pytest
+
+from edp_lightning.cli import main
+from edp_lightning.data.datamodule import OfflineDataModule
+from tests.conftest import make_buffer, make_set
+from tests.data.test_arrays import log
+from tests.data.test_d4rl import FILES, write
+
+
+def rows(dataset, **options):
+    data = OfflineDataModule(dataset, **options)
+    data.prepare_data()
+    data.setup("validate")
+    return data.transitions
+
+
+def shown(capsys, *args):
+    main(["data", "show", *args])
+    return capsys.readouterr().out
+
+
+def test_show_prints_card_checks_and_evaluation(tmp_path, capsys):
+    out = shown(capsys, f"d4rl:{write(tmp_path / 'hopper_medium-v2.hdf5', FILES['hopper_medium-v2.hdf5']())}")
+    assert "Hopper-v4, 1000 steps" in out
+    assert "3234.3" in out
+    assert "T + 1 observations for T steps in every one" in out
+    assert "5 of 5 episodes end" in out
+
+
+def test_show_points_at_what_needs_a_second_look(tmp_path, capsys):
+    arrays = log() | {"actions": np.zeros((7, 1))}
+    np.savez(tmp_path / "log.npz", **arrays)
+    out = shown(capsys, f"npz:{tmp_path / 'log.npz'}")
+    assert "look  every action is inside the box; 1 action components never change" in out
+    assert "none: plain arrays" in out
+
+
+@pytest.mark.parametrize("source", ["d4rl", "npz", "minari"])
+def test_converted_sets_give_the_same_transitions(source, tmp_path, random_set):
+    if source == "d4rl":
+        name = f"d4rl:{write(tmp_path / 'hopper_medium-v2.hdf5', FILES['hopper_medium-v2.hdf5']())}"
+    elif source == "npz":
+        np.savez(tmp_path / "log.npz", **log())
+        name = f"npz:{tmp_path / 'log.npz'}"
+    else:
+        name = random_set
+    main(["data", "convert", name, "mine/copy-v0"])
+    for a, b in zip(rows(name), rows("mine/copy-v0"), strict=True):
+        np.testing.assert_array_equal(a.numpy(), b.numpy())
+    loaded = minari.load_dataset("mine/copy-v0")  # Minari itself reads it
+    assert loaded.total_steps == len(rows(name).reward)
+    if source == "d4rl":
+        assert loaded.spec.env_spec.id == "Hopper-v4"
+        assert loaded.storage.metadata["ref_max_score"] == 3234.3
+
+
+def test_converted_flat_observations_fit_an_environment_with_dict_observations(tmp_path):
+    path = write(tmp_path / "a.hdf5", FILES["antmaze.hdf5"]())
+    main(["data", "convert", f"d4rl:{path}", "mine/ant-v0"])
+    data = OfflineDataModule("mine/ant-v0", view="d4rl", environment="AntMaze_UMaze-v4", environment_kwargs=ONE_GOAL)
+    data.setup("validate")
+    assert data.observation_dim == 29
+    assert data.environment.describe()["arguments"]["continuing_task"] is False
+
+
+ONE_GOAL = {"maze_map": [[1, 1, 1, 1, 1], [1, "g", 0, 0, 1], [1, 1, 1, 0, 1], [1, "r", 0, 0, 1], [1, 1, 1, 1, 1]]}
+
+
+def test_an_existing_set_is_not_overwritten(random_set, capsys):
+    with pytest.raises(SystemExit):
+        main(["data", "convert", random_set, random_set])
+    assert "exists already" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("log.npz", "give it as npz:log.npz"),
+        ("hopper.hdf5", "give it as d4rl:hopper.hdf5"),
+        ("s3:bucket", "no known kind of source"),
+        ("d4rl:pen-humen-v1", "did you mean pen-human-v1"),
+        ("D4RL/pen/human-v2", "huggingface-cli download farama-minari/D4RL"),
+    ],
+)
+def test_sources_of_the_wrong_kind_say_what_to_write(name, message, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["data", "show", name])
+    assert stop.value.code == 1
+    assert message in capsys.readouterr().err
+
+
+def test_time_limits_stored_as_terminations_become_truncations(capsys):
+    """As data written without Gymnasium's time limit: a policy would learn that standing at the end is worth nothing."""
+    buffers = [
+        make_buffer(
+            i, np.zeros((t + 1, 11)), np.zeros((t, 3)), np.ones(t), terminations=np.arange(t) == t - 1, truncations=[0] * t
+        )
+        for i, t in enumerate((1000, 3))
+    ]
+    boxes = gym.spaces.Box(-9, 9, (11,)), gym.spaces.Box(-1, 1, (3,))
+    make_set("tests/limit-v0", buffers, *boxes, env=gym.spec("Hopper-v5"))
+    assert rows("tests/limit-v0").terminated.nonzero().squeeze(1).tolist() == [1002]  # the second robot fell
+    assert "1 time limits were stored as terminations" in shown(capsys, "tests/limit-v0")
