@@ -1,32 +1,55 @@
 """The only place where the entropy coefficient changes."""
 
-from typing import Any
+import math
+from typing import Any, Literal
 
 import lightning as L
 import torch
 from torch import Tensor
 
+from edp_lightning.diffusion import MeanRevertingSDE, gaussian_entropy
 from edp_lightning.errors import UserError
+from edp_lightning.networks import CoefficientNetwork
+from edp_lightning.optimization import average_over_ranks
+from edp_lightning.rng import stream_seed
 
 
 class EntropyCoefficientTuning(L.Callback):
-    """Learns log alpha so that the policy's entropy estimate approaches a target (SAC, arXiv 1812.05905, section 5).
+    """Learns the entropy coefficient so that the policy's entropy estimate approaches a target.
 
-    ``J(alpha) = E[alpha (H - H_target)]`` with Adam on log alpha: alpha grows while the entropy is below the target. The
-    estimate is the mean over the global batch, so alpha is the same on all ranks. Alpha itself is the module's
-    buffer ``log_entropy_coef``; this callback's Adam state is saved with the checkpoint.
+    SAC's rule (arXiv 1812.05905, section 5): ``J(alpha) = E[alpha (H - H_target)]`` with Adam on log alpha; alpha grows while
+    the entropy is below the target. ``scalar`` learns one alpha, the module's buffer ``log_entropy_coef``. ``state`` learns
+    alpha(s), a network with one hidden layer of 32 (arXiv 2402.04080, appendix) that starts at ``model.entropy_coef``
+    everywhere; it lives here because only training needs it. Gradients are averaged over the global batch, so alpha is the
+    same on all ranks; Adam's state and the network are saved with the checkpoint.
+
+    Only ``path`` is an entropy that alpha can steer. ``bridge`` does not respond to it, and ``reference`` is on average above
+    0.7 nats per action dimension whatever the policy does: with the default target its alpha only shrinks. ``path`` itself
+    has a range: at T = 5, clipped, from 0.86 nats per dimension (one action) to about 1.07; alpha grows without bound
+    towards a target beyond it.
 
     Args:
         enabled: Off keeps the coefficient at ``model.entropy_coef``, as in the released code of arXiv 2402.04080.
-        target_entropy: Target in nats; ``-action_dim`` when not given.
-        lr: Adam learning rate of log alpha.
+        mode: One coefficient for all states (``scalar``), or one per state (``state``).
+        target_entropy: Target in nats. When not given: SAC's -1 nat per action dimension, which for ``path`` is carried over to
+            the entropy of a^1 that it bounds (see :func:`default_target`).
+        lr: Adam learning rate.
     """
 
-    def __init__(self, enabled: bool = False, target_entropy: float | None = None, lr: float = 3.0e-4) -> None:
+    def __init__(
+        self,
+        enabled: bool = False,
+        mode: Literal["scalar", "state"] = "scalar",
+        target_entropy: float | None = None,
+        lr: float = 3.0e-4,
+    ) -> None:
         self.enabled = enabled
+        self.mode = mode
         self.target_entropy = target_entropy
         self.lr = lr
         self.optimizer: torch.optim.Adam | None = None
+        self.network: CoefficientNetwork | None = None
+        self._target = math.nan
         self._saved: dict[str, Any] | None = None
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
@@ -35,32 +58,77 @@ class EntropyCoefficientTuning(L.Callback):
             raise UserError("entropy_tuning.enabled needs an entropy estimator: set model.entropy, or switch tuning off")
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Create Adam for log alpha, continuing a loaded state."""
+        """Create what is learned and its Adam, continuing a loaded state."""
         if not self.enabled:
             return
-        if self.target_entropy is None:
-            self.target_entropy = -float(pl_module.hparams["action_dim"])
-        log_coef = pl_module.log_entropy_coef
-        assert isinstance(log_coef, Tensor)
-        self.optimizer = torch.optim.Adam([log_coef], lr=self.lr)
+        module: Any = pl_module
+        if self.target_entropy is not None:
+            self._target = self.target_entropy
+        else:
+            self._target = default_target(module.hparams["entropy"], module.hparams["action_dim"], module.actor.sde)
+        if self.mode == "state":
+            self.network = self._create_network(module)
+            module.entropy_coef_of_state = self.network.forward
+        learned = [module.log_entropy_coef] if self.network is None else list(self.network.parameters())
+        self.optimizer = torch.optim.Adam(learned, lr=self.lr)
         if self._saved is not None:
-            self.optimizer.load_state_dict(self._saved)
+            self._restore(self._saved)
+
+    def _create_network(self, module: Any) -> CoefficientNetwork:
+        with torch.random.fork_rng(devices=[]):  # the same weights on every rank, whatever was drawn before
+            torch.manual_seed(stream_seed(module.seed, "entropy coefficient", 0))
+            network = CoefficientNetwork(module.hparams["observation_dim"], module.hparams["entropy_coef"])
+        return network.to(module.device)
+
+    def _restore(self, saved: dict[str, Any]) -> None:
+        assert self.optimizer is not None
+        if (self.network is None) != (saved.get("network") is None):
+            raise UserError("the checkpoint's run tuned its entropy coefficient in the other mode: keep entropy_tuning.mode")
+        if self.network is not None:
+            self.network.load_state_dict(saved["network"])
+        self.optimizer.load_state_dict(saved["optimizer"])
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Take one Adam step on log alpha from this batch's globally averaged entropy."""
+        """Take one Adam step from this batch's entropy estimates."""
         if self.optimizer is None:
             return
-        assert self.target_entropy is not None
-        log_coef: Any = pl_module.log_entropy_coef
-        log_coef.grad = log_coef.exp() * (outputs["entropy"] - self.target_entropy)
+        module: Any = pl_module
+        entropy: Tensor = outputs["entropy"]
+        if self.network is None:
+            excess = module.mean_over_ranks(entropy.mean()) - self._target
+            module.log_entropy_coef.grad = module.log_entropy_coef.exp() * excess
+        else:
+            coef = self.network(module.normalizer(batch.observation[: len(entropy)]))
+            parameters = list(self.network.parameters())
+            objective = (coef * (entropy - self._target)).mean()
+            gradients = average_over_ranks(list(torch.autograd.grad(objective, parameters)))
+            for parameter, gradient in zip(parameters, gradients, strict=True):
+                parameter.grad = gradient
         self.optimizer.step()
 
     def state_dict(self) -> dict[str, Any]:
-        """Return Adam's state; empty while tuning is off."""
-        return {} if self.optimizer is None else {"optimizer": self.optimizer.state_dict()}
+        """Return Adam's state and the network, if there is one; empty while tuning is off."""
+        if self.optimizer is None:
+            return {}
+        network = {} if self.network is None else {"network": self.network.state_dict()}
+        return {"optimizer": self.optimizer.state_dict()} | network
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Keep Adam's state until the optimizer exists."""
-        self._saved = state_dict.get("optimizer")
+        """Keep the state until there is something to load it into."""
+        self._saved = state_dict or None
+
+
+def default_target(estimator: str, action_dim: int, sde: MeanRevertingSDE) -> float:
+    """Return SAC's default target of -1 nat per action dimension in the estimator's terms, in nats.
+
+    ``path`` bounds the entropy of a^1, the action plus the noise of the first diffusion step, which is never below that of the
+    noise alone (0.86 nats per dimension at T = 5). Its target is the entropy of a^1 for Gaussian actions of -1 nat per
+    dimension, that is of standard deviation 0.09.
+    """
+    if estimator != "path":
+        return -float(action_dim)
+    action_std = math.exp(-1) / math.sqrt(2 * math.pi * math.e)
+    variance = float(sde.decay[1]) ** 2 * action_std**2 + float(sde.std[1]) ** 2
+    return action_dim * gaussian_entropy(variance)

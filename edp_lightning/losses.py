@@ -10,13 +10,23 @@ BackupChoice = Literal["critic", "ensemble"]
 
 
 class ActorTerms(NamedTuple):
-    """Means over this rank's batch from which the actor loss is put together; all scalars."""
+    """What the actor loss of this rank's batch is put together from; scalars unless a shape is given.
+
+    Attributes:
+        bc_loss: Behaviour loss.
+        value: Mean pessimistic value of the one-step predictions.
+        value_scale: Mean magnitude of their Q-values.
+        entropy: Entropy estimate of each state, shape (entropy_states,).
+        entropy_scale: What the entropy term is divided by: the estimates' mean magnitude, or 1 for a term in nats.
+        entropy_coef: Coefficient alpha, one scalar or one per state, shape (entropy_states,); a constant.
+    """
 
     bc_loss: Tensor
     value: Tensor
     value_scale: Tensor
     entropy: Tensor
     entropy_scale: Tensor
+    entropy_coef: Tensor
 
 
 def td_target(reward: Tensor, terminated: Tensor, steps: Tensor, next_q: Tensor, discount: float) -> Tensor:
@@ -101,21 +111,16 @@ def normalized(term: Tensor, scale: Tensor) -> Tensor:
     return -term / scale.detach()
 
 
-def actor_loss(
-    terms: ActorTerms, value_scale: Tensor, entropy_scale: Tensor, eta: float, entropy_coef: Tensor | None
-) -> Tensor:
+def actor_loss(terms: ActorTerms, value_scale: Tensor, entropy_scale: Tensor, eta: float) -> Tensor:
     """Return ``L_bc + eta L_q + alpha L_ent`` (arXiv 2402.04080, eq. 13 and section 3.3), a scalar.
 
     Args:
-        terms: Means over the batch.
+        terms: Terms of this rank's batch.
         value_scale: Mean magnitude of the Q-values over the global batch, scalar.
-        entropy_scale: Mean magnitude of the entropy estimates over the global batch, scalar.
+        entropy_scale: ``terms.entropy_scale`` averaged over the global batch, scalar.
         eta: Weight of the Q term; 0 leaves it out.
-        entropy_coef: Weight alpha of the entropy term, scalar; None leaves it out.
     """
     loss = terms.bc_loss
     if eta != 0:
         loss = loss + eta * normalized(terms.value, value_scale)
-    if entropy_coef is not None:
-        loss = loss + entropy_coef * normalized(terms.entropy, entropy_scale)
-    return loss
+    return loss + normalized((terms.entropy_coef * terms.entropy).mean(), entropy_scale)

@@ -28,7 +28,14 @@ from edp_lightning.losses import (
 from edp_lightning.networks import NoiseNetwork, QEnsemble
 from edp_lightning.noise import NoiseSource, StepNoise
 from edp_lightning.optimization import LRSchedule, apply_gradients, learning_rate
-from edp_lightning.policy import BehaviorLoss, DiffusionPolicy, EntropyEstimator, choose_candidate, entropy_draws
+from edp_lightning.policy import (
+    UNIT_OF_ENTROPY,
+    BehaviorLoss,
+    DiffusionPolicy,
+    EntropyEstimator,
+    choose_candidate,
+    entropy_draws,
+)
 from edp_lightning.rng import stream_seed
 from edp_lightning.scaling import ActionScaler, ObservationNormalizer
 
@@ -52,7 +59,10 @@ class EntropyDiffusionPolicy(L.LightningModule):
         eta: Weight of the Q term (eta in the paper); 0 trains behaviour cloning.
         entropy: Estimator of the entropy term: ``none``, ``reference`` (what the released code computes), ``bridge`` (the
             paper's eq. 14, zero gradient on average) or ``path`` (a differentiable bound).
-        entropy_coef: (Initial) weight alpha of the entropy term, above 0.
+        entropy_coef: (Initial) weight alpha of the entropy term, above 0: the loss one nat of ``path`` is worth. For
+            ``reference`` and ``bridge``, whose terms are divided by their mean magnitude, the loss of their whole size.
+        entropy_states: The entropy is estimated on this many states of each batch (per device, like the batch size); all when
+            not given. ``path`` costs ``num_diffusion_steps - 1`` passes of the actor on them.
         q_aggregation: Pessimism over critics: ``lcb`` or ``min``.
         lcb_coef: beta of the lower confidence bound.
         max_q_backup: Bootstrap from the best of ``num_backup_actions`` sampled next actions instead of from one.
@@ -84,6 +94,7 @@ class EntropyDiffusionPolicy(L.LightningModule):
         eta: float = 1.0,
         entropy: EntropyEstimator = "reference",
         entropy_coef: float = 0.01,
+        entropy_states: int | None = None,
         q_aggregation: QAggregation = "lcb",
         lcb_coef: float = 4.0,
         max_q_backup: bool = False,
@@ -109,6 +120,8 @@ class EntropyDiffusionPolicy(L.LightningModule):
             )
         if entropy_coef <= 0:
             raise UserError(f"entropy_coef must be above 0 (got {entropy_coef}); use entropy: none to leave the term out")
+        if entropy_states is not None and entropy_states < 1:
+            raise UserError(f"entropy_states must be at least 1 (got {entropy_states}), or null for the whole batch")
         if entropy == "reference" and num_diffusion_steps < 3:
             raise UserError("entropy 'reference' skips the first diffusion step and needs num_diffusion_steps >= 3")
         self.automatic_optimization = False
@@ -127,6 +140,7 @@ class EntropyDiffusionPolicy(L.LightningModule):
         self.gradient_clip_val = gradient_clip_val
         self.seed = seed
         self.register_buffer("log_entropy_coef", torch.tensor(entropy_coef).log())
+        self.entropy_coef_of_state: Callable[[Tensor], Tensor] | None = None
         self._noise: NoiseSource | None = None
         self._critic_terms: Callable[[Batch, StepNoise], tuple[Tensor, Tensor, Tensor]] = self.critic_terms
         self._actor_terms: Callable[[Batch, StepNoise], ActorTerms] = self.actor_terms
@@ -174,6 +188,7 @@ class EntropyDiffusionPolicy(L.LightningModule):
             self.num_backup_actions,
             entropy_draws(self.entropy, h.num_diffusion_steps),
             self.device,
+            h.entropy_states,
         )
         if h.compile:
             self._critic_terms = compile_or_eager(self.critic_terms)
@@ -202,21 +217,29 @@ class EntropyDiffusionPolicy(L.LightningModule):
         predicted = policy.network(noisy, noise.time, observation)
         bc_loss = policy.behavior_loss(batch.action, noisy, noise.time, noise.action, predicted, self.bc_loss)
         clean = policy.sde.predict_clean(noisy, noise.time, predicted)
-        value = value_scale = entropy = entropy_scale = zero
+        value = value_scale = entropy = coef = zero
+        entropy_scale = zero + 1
         if self.eta != 0:
             q = self.critic(observation, clean.clamp(-1.0, 1.0))
             value = aggregate_q(q, self.q_aggregation, self.lcb_coef).mean()
             value_scale = q.detach().abs().mean()
         if self.entropy != "none":
-            rows = policy.entropy(self.entropy, clean, observation, noise.entropy)
-            entropy, entropy_scale = rows.mean(), rows.detach().abs().mean()
-        return ActorTerms(bc_loss, value, value_scale, entropy, entropy_scale)
+            entropy = policy.entropy(self.entropy, clean, observation, noise.entropy)
+            if UNIT_OF_ENTROPY[self.entropy] == "mean magnitude":
+                entropy_scale = entropy.detach().abs().mean()
+            coef = self.entropy_coef(observation[: len(entropy)])
+        return ActorTerms(bc_loss, value, value_scale, entropy, entropy_scale, coef)
+
+    def entropy_coef(self, observation: Tensor) -> Tensor:
+        """Return alpha: one scalar, or per normalised observation (states, observation_dim) if it is tuned so: (states,)."""
+        if self.entropy_coef_of_state is None:
+            return self.log_entropy_coef.exp()
+        return self.entropy_coef_of_state(observation).detach()
 
     def actor_loss(self, terms: ActorTerms) -> Tensor:
         """Return the actor loss of this rank's batch, its terms weighed against magnitudes over the global batch."""
         value_scale, entropy_scale = self.mean_over_ranks(torch.stack([terms.value_scale, terms.entropy_scale]))
-        coef = self.log_entropy_coef.exp() if self.entropy != "none" else None
-        return actor_loss(terms, value_scale, entropy_scale, self.eta, coef)
+        return actor_loss(terms, value_scale, entropy_scale, self.eta)
 
     def mean_over_ranks(self, value: Tensor) -> Tensor:
         """Return the mean of a tensor over all ranks; the tensor itself on one device."""
@@ -230,8 +253,8 @@ class EntropyDiffusionPolicy(L.LightningModule):
         """Take one gradient step of the critics, then of the actor.
 
         Returns:
-            ``entropy``: mean entropy estimate of the global batch, scalar, for the tuning callback. ``watched``: named scalars
-            that must be finite, and ``q_magnitude``: mean |Q| of this rank, for ``NumericsGuard``.
+            ``entropy``: estimates of this rank's first states, (entropy_states,), for the tuning callback. ``watched``: named
+            scalars that must be finite, and ``q_magnitude``: mean |Q| of this rank, for ``NumericsGuard``.
         """
         assert self._noise is not None
         critic_optimizer = self.optimizers()[0]  # type: ignore[index]
@@ -258,8 +281,7 @@ class EntropyDiffusionPolicy(L.LightningModule):
         }
         if log_now:
             self._log_step(watched, q, target, terms)
-        entropy = self.mean_over_ranks(terms.entropy.detach())
-        return {"entropy": entropy, "watched": watched, "q_magnitude": q.abs().mean()}
+        return {"entropy": terms.entropy.detach(), "watched": watched, "q_magnitude": q.abs().mean()}
 
     def _set_learning_rates(self, critic_optimizer: Any, actor_optimizer: Any) -> None:
         for optimizer, name in ((critic_optimizer, "critic_lr"), (actor_optimizer, "actor_lr")):
@@ -274,8 +296,8 @@ class EntropyDiffusionPolicy(L.LightningModule):
             "critic/target": target.mean(),
             "actor/bc_loss": terms.bc_loss.detach(),
             "actor/q_loss": normalized(terms.value.detach(), terms.value_scale) if self.eta != 0 else terms.value,
-            "actor/entropy": terms.entropy.detach(),
-            "actor/entropy_coef": self.log_entropy_coef.exp(),
+            "actor/entropy": terms.entropy.detach().mean(),
+            "actor/entropy_coef": terms.entropy_coef.mean(),
         }
         reduced = self.mean_over_ranks(torch.stack(list(values.values())))
         named = dict(zip(values, reduced, strict=True))

@@ -20,7 +20,8 @@ class StepNoise(NamedTuple):
             action_dim).
         time: Diffusion times of the actor's batch, U{1..T}, long, shape (batch,).
         action: Noise of the actor's batch, shape (batch, action_dim).
-        entropy: Draws of the entropy estimator, shape (draws, batch, action_dim); ``draws`` may be 0.
+        entropy: Draws of the entropy estimator, shape (draws, states, action_dim), for the first ``states`` rows of the
+            batch; ``draws`` may be 0.
     """
 
     next_action: Tensor
@@ -37,8 +38,9 @@ class NoiseSource:
         num_diffusion_steps: T.
         action_dim: Width of an action.
         num_backup_actions: Actions sampled per next state (1 without the max-Q backup).
-        entropy_draws: Number of (batch, action_dim) draws the entropy estimator needs.
+        entropy_draws: Number of draws the entropy estimator needs per state.
         device: Where the noise is drawn and used.
+        entropy_states: Rows of a rank's batch whose entropy is estimated, at most the batch; all when not given.
     """
 
     def __init__(
@@ -49,12 +51,14 @@ class NoiseSource:
         num_backup_actions: int,
         entropy_draws: int,
         device: torch.device,
+        entropy_states: int | None = None,
     ) -> None:
         self.seed = seed
         self.num_diffusion_steps = num_diffusion_steps
         self.action_dim = action_dim
         self.num_backup_actions = num_backup_actions
         self.entropy_draws = entropy_draws
+        self.entropy_states = entropy_states
         self.generator = torch.Generator(device)
 
     def draw(self, step: int, batch_size: int, rank: int = 0, world_size: int = 1) -> StepNoise:
@@ -71,5 +75,6 @@ class NoiseSource:
         next_action = normal(num_steps, rows, self.num_backup_actions, width)[:, mine]
         time = torch.randint(1, num_steps + 1, (rows,), generator=generator, device=device)[mine]
         action = normal(rows, width)[mine]
-        entropy = normal(self.entropy_draws, rows, width)[:, mine]
+        states = batch_size if self.entropy_states is None else min(self.entropy_states, batch_size)
+        entropy = normal(self.entropy_draws, states * world_size, width)[:, mine]
         return StepNoise(next_action.reshape(num_steps, -1, width), time, action, entropy)

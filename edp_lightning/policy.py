@@ -13,6 +13,16 @@ BehaviorLoss = Literal["noise_matching", "likelihood"]
 EntropyEstimator = Literal["none", "reference", "bridge", "path"]
 
 
+UNIT_OF_ENTROPY: dict[EntropyEstimator, Literal["nats", "mean magnitude"]] = {
+    "none": "nats",
+    "reference": "mean magnitude",
+    "bridge": "mean magnitude",
+    "path": "nats",
+}
+"""In which unit the entropy coefficient weighs an estimate. The released code divides its estimate by the batch's mean
+magnitude. A true entropy passes through 0, where that would divide by nothing, and one nat of it is worth the coefficient."""
+
+
 def entropy_draws(estimator: EntropyEstimator, num_diffusion_steps: int) -> int:
     """Return how many noise draws per action an estimator needs."""
     return {"none": 0, "reference": 1, "bridge": 2, "path": num_diffusion_steps}[estimator]
@@ -80,14 +90,20 @@ class DiffusionPolicy(nn.Module):
         return F.mse_loss(self.sde.likelihood_step(noisy, t, predicted_noise), target)
 
     def entropy(self, estimator: EntropyEstimator, clean: Tensor, observation: Tensor, draws: Tensor) -> Tensor:
-        """Return the entropy estimate of each row in nats, shape (batch,).
+        """Return the entropy estimate of the first ``states`` rows in nats, shape (states,).
+
+        ``path`` runs the chain exactly as :meth:`sample` does, clipping included: a bound on any other chain would say nothing
+        about the policy that acts. Where a prediction is clipped the chain does not depend on the network, so the entropy
+        has no gradient there either.
 
         Args:
             estimator: ``reference``, ``bridge`` or ``path``; see ``diffusion.entropy``.
             clean: One-step predictions a0hat, shape (batch, action_dim).
             observation: Observations, shape (batch, observation_dim).
-            draws: Standard normal noise, shape (entropy_draws, batch, action_dim).
+            draws: Standard normal noise, shape (entropy_draws, states, action_dim).
         """
+        states = draws.shape[1]
+        clean, observation = clean[:states], observation[:states]
         if estimator == "reference":
             return reference_entropy(self.sde, clean, draws[0])
         if estimator == "bridge":

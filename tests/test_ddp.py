@@ -18,6 +18,7 @@ from tests.test_resume import state
 ROOT = Path(__file__).parents[1]
 TWO_RANKS = ["--trainer.devices=2", "--trainer.strategy=ddp", "--data.batch_size=4"]
 OPTIONS = ["--model.entropy=bridge", "--entropy_tuning.enabled=true", "--model.max_q_backup=true"]
+PER_STATE = ["--model.entropy=path", "--entropy_tuning.mode=state"]
 
 
 def fit(output: Path, run_name: str, *extra: str) -> Path:
@@ -36,8 +37,9 @@ def fit(output: Path, run_name: str, *extra: str) -> Path:
 
 
 def test_two_ranks_equal_one_process_on_the_joined_batch(toy_set, command, tmp_path):
-    one = command("fit", "--trainer.max_steps=20", *OPTIONS, run_name="one")
-    two = fit(tmp_path / "runs", "two", *TWO_RANKS, "--trainer.max_steps=20", *OPTIONS)
+    options = ["--trainer.max_steps=20", *OPTIONS, *PER_STATE]
+    one = command("fit", *options, "--model.entropy_states=6", run_name="one")
+    two = fit(tmp_path / "runs", "two", *TWO_RANKS, *options, "--model.entropy_states=3")
     a, b = state(one), state(two)
     assert a.keys() == b.keys()
     for name in a:
@@ -47,7 +49,7 @@ def test_two_ranks_equal_one_process_on_the_joined_batch(toy_set, command, tmp_p
             torch.testing.assert_close(a[name], b[name], rtol=1e-6, atol=1e-6, msg=name)
     single, shared = scalars(one), scalars(two)
     assert [s for s, _ in shared["critic/loss"]] == list(range(20))
-    for name in ("critic/loss", "actor/bc_loss", "actor/entropy", "evaluation/return"):
+    for name in ("critic/loss", "actor/bc_loss", "actor/entropy", "actor/entropy_coef", "evaluation/return"):
         assert [v for _, v in shared[name]] == pytest.approx([v for _, v in single[name]], rel=1e-4), name
 
 

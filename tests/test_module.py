@@ -4,6 +4,7 @@ import torch
 from edp_lightning.data.transitions import Batch
 from edp_lightning.errors import UserError
 from edp_lightning.module import EntropyDiffusionPolicy
+from edp_lightning.networks import CoefficientNetwork
 from edp_lightning.noise import NoiseSource
 from edp_lightning.optimization import apply_gradients, learning_rate
 
@@ -72,6 +73,11 @@ def test_noise_of_a_step_is_shared_out_over_ranks_and_repeats():
     merged = torch.stack([p.next_action.view(5, 4, 3, 2) for p in parts], 2).flatten(1, 2)
     torch.testing.assert_close(merged.flatten(1, 2), whole.next_action)
     assert not torch.equal(source.draw(8, 8).action, whole.action)
+    few = NoiseSource(0, 5, 2, 3, 4, torch.device("cpu"), entropy_states=3)
+    shares = [few.draw(7, 4, rank, 2).entropy for rank in range(2)]
+    few.entropy_states = 6
+    torch.testing.assert_close(torch.stack(shares, 2).flatten(1, 2), few.draw(7, 8).entropy)
+    torch.testing.assert_close(few.draw(7, 8).action, whole.action)
     assert whole.time.min() >= 1
     assert whole.time.max() <= 5
 
@@ -125,12 +131,44 @@ def test_normalised_observations_do_not_depend_on_units():
     torch.testing.assert_close(module.act(raw, [torch.Generator().manual_seed(i) for i in range(16)]), scaled)
 
 
+def test_one_nat_of_path_entropy_is_worth_the_coefficient():
+    module = build(entropy="path", entropy_coef=0.3)
+    terms = module.actor_terms(batch(), noise(module, draws=5))
+    without = terms._replace(entropy_coef=torch.zeros(()))
+    more = terms._replace(entropy=terms.entropy + 1)
+    torch.testing.assert_close(module.actor_loss(terms) - module.actor_loss(more), torch.tensor(0.3))
+    torch.testing.assert_close(module.actor_loss(without) - module.actor_loss(terms), 0.3 * terms.entropy.mean())
+
+
+@pytest.mark.parametrize("entropy", ["reference", "bridge"])
+def test_other_estimates_are_weighed_against_their_magnitude(entropy):
+    module = build(entropy=entropy, entropy_coef=0.3)
+    terms = module.actor_terms(batch(), noise(module, draws=2))
+    bonus = 0.3 * terms.entropy.mean() / terms.entropy.abs().mean()
+    without = terms._replace(entropy_coef=torch.zeros(()))
+    torch.testing.assert_close(module.actor_loss(without) - module.actor_loss(terms), bonus)
+
+
+def test_each_state_weighs_its_own_entropy():
+    module = build(entropy="path")
+    module.entropy_coef_of_state = lambda observation: observation[:, 0] ** 2
+    data, draws = batch(), noise(module, draws=5)
+    terms = module.actor_terms(data, draws)
+    bonus = (data.observation[:, 0] ** 2 * terms.entropy).mean()
+    without = terms._replace(entropy_coef=torch.zeros(()))
+    torch.testing.assert_close(module.actor_loss(without) - module.actor_loss(terms), bonus)
+
+
 def test_compiled_losses_equal_eager_ones():
-    module = build(entropy="reference")
-    data, draws = batch(), noise(module, draws=1)
+    module = build(entropy="path")
+    network = CoefficientNetwork(3, 0.01)
+    module.entropy_coef_of_state = network.forward
+    data, draws = batch(), noise(module, draws=5)
     compiled = torch.compile(module.critic_terms, dynamic=False), torch.compile(module.actor_terms, dynamic=False)
     torch.testing.assert_close(compiled[0](data, draws), module.critic_terms(data, draws), atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(compiled[1](data, draws), module.actor_terms(data, draws), atol=1e-4, rtol=1e-4)
+    torch.nn.init.ones_(network.output.bias)  # what a compiled function reads may change between its calls
+    torch.testing.assert_close(compiled[1](data, draws).entropy_coef, module.entropy_coef(data.observation))
 
 
 def test_clipping_bounds_the_joint_norm():
@@ -158,6 +196,7 @@ def test_learning_rate_schedules():
     [
         ({"num_critics": 1}, "num_critics"),
         ({"entropy_coef": 0.0}, "entropy: none"),
+        ({"entropy_states": 0}, "entropy_states"),
         ({"entropy": "reference", "num_diffusion_steps": 2}, "num_diffusion_steps"),
     ],
 )

@@ -2,7 +2,8 @@ import pytest
 import torch
 from torch import nn
 
-from edp_lightning.diffusion import MeanRevertingSDE
+from edp_lightning.diffusion import MeanRevertingSDE, gaussian_entropy
+from edp_lightning.networks import NoiseNetwork
 from edp_lightning.policy import DiffusionPolicy, choose_candidate
 
 
@@ -53,6 +54,32 @@ def test_perfect_predictions_have_zero_behaviour_loss_for_noise_matching_only():
     assert policy.behavior_loss(action, noisy, t, noise, noise, "noise_matching").item() == 0
     # the Euler step of the likelihood loss is not the posterior mean: the true noise is not its optimum
     assert policy.behavior_loss(action, noisy, t, noise, noise, "likelihood").item() > 0
+
+
+def test_path_entropy_is_that_of_the_chain_that_acts():
+    # The network wants actions at 5. Clipped, every prediction is 1: a^1 is Gaussian with the noise's variance, and no
+    # weight of the network could change that.
+    torch.manual_seed(0)
+    sde = MeanRevertingSDE(5)
+    network = GaussianNoise(sde, torch.tensor(5.0, requires_grad=True), 0.2)
+    clean, noise = torch.zeros(50_000, 1), torch.randn(5, 50_000, 1)
+    for clip_start in (True, False):
+        rows = DiffusionPolicy(network, sde, clip_start).entropy("path", clean, clean, noise)
+        (gradient,) = torch.autograd.grad(rows.mean(), network.mean)
+        if clip_start:
+            assert rows.mean().item() == pytest.approx(gaussian_entropy(float(sde.std[1]) ** 2), abs=0.02)
+            assert gradient.item() == 0
+        else:
+            assert gradient.item() != 0
+
+
+def test_entropy_is_estimated_on_the_first_states():
+    torch.manual_seed(0)
+    policy = DiffusionPolicy(NoiseNetwork(2, 1, [8]), MeanRevertingSDE(5))
+    clean, observation, noise = torch.randn(6, 1), torch.randn(6, 2), torch.randn(5, 6, 1)
+    for estimator in ("reference", "bridge", "path"):
+        whole = policy.entropy(estimator, clean, observation, noise)
+        torch.testing.assert_close(policy.entropy(estimator, clean, observation, noise[:, :2]), whole[:2])
 
 
 def test_zero_temperature_takes_the_best_candidate():

@@ -28,9 +28,9 @@ def state(folder):
     return found
 
 
-@pytest.mark.parametrize("stop", [3, 5, 12])
-def test_resumed_run_equals_an_uninterrupted_one_bit_for_bit(stop, toy_set, command):
-    options = ["--entropy_tuning.enabled=true", "--model.lr_schedule=constant", "--target_update.ema_start=4"]
+@pytest.mark.parametrize(("stop", "mode"), [(3, "scalar"), (5, "state"), (12, "scalar")])
+def test_resumed_run_equals_an_uninterrupted_one_bit_for_bit(stop, mode, toy_set, command):
+    options = ["--entropy_tuning.enabled=true", f"--entropy_tuning.mode={mode}", "--target_update.ema_start=4"]
     whole = command("fit", "--trainer.max_steps=14", *options, run_name="whole")
     parts = command("fit", f"--trainer.max_steps={stop}", *options, run_name="parts")
     assert state(parts)["/global_step"].item() == stop

@@ -3,12 +3,18 @@
 All return one value per row, shape (batch,), in nats.
 """
 
+import math
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from edp_lightning.diffusion.sde import Gaussian, MeanRevertingSDE
+
+
+def gaussian_entropy(variance: float) -> float:
+    """Return the entropy in nats of one Gaussian number with this variance, above 0."""
+    return 0.5 * math.log(2 * math.pi * math.e * variance)
 
 
 def bridge_entropy(sde: MeanRevertingSDE, predicted_clean: Tensor, first_noise: Tensor, last_noise: Tensor) -> Tensor:
@@ -66,8 +72,12 @@ def path_entropy(sde: MeanRevertingSDE, predict_clean: Callable[[Tensor, Tensor]
 
     ``H(pi(a^1|s)) >= E_pi[sum_{t=2..T} log q(a^t|a^{t-1}) - log pi(a^{1:T}|s)]`` with the model's chain
     ``pi(a^{1:T}|s) = N(a^T; 0, I) prod_{t=T..2} N(a^{t-1}; mu_t(a^t, a0hat(a^t)), v_t)``, reparameterised; the construction of
-    DIME (arXiv 2502.02316) applied to the quantity that arXiv 2402.04080 writes as -log p(a^1 | a^T, s). The bound is tight
-    when the reverse chain is the exact reversal of the forward process.
+    DIME (arXiv 2502.02316) applied to the quantity that arXiv 2402.04080 writes as -log p(a^1 | a^T, s).
+
+    The gap is E KL(pi(a^{2:T}|a^1) || q(a^{2:T}|a^1)): how far the policy's chain, run backwards, is from the forward
+    process. It vanishes where the sampler's variance v_t is that of the true reversal, for a point mass. For a Gaussian
+    law of standard deviation 0.2 / 0.5 and the perfect network it is 0.0002 / 0.008 nats per action dimension at T = 5,
+    0.014 / 0.16 at T = 10 and 0.16 / 0.47 at T = 20.
 
     Args:
         sde: The diffusion.
