@@ -90,8 +90,8 @@ class MazeRecorder:
         self._env = env
         self._navigator = Navigator(env.maze)
         self._controller: Controller = AntController() if task.kind == "ant" else PointController()
-        self._centre: NDArray[np.float64] | None = None  # centre of the cell that is being headed for
-        self._waypoint: NDArray[np.float64] = np.zeros(2)
+        self._centre: NDArray[np.float64] | None = None  # of the cell that is being headed for
+        self._waypoint: NDArray[np.float64] = np.zeros(2)  # drawn around that centre
 
     def record(self, seed: int, index: int, noise: float) -> RecordedEpisode:
         """Return one episode; a commanded goal that is reached is replaced, or ends the episode of a single-goal task."""
@@ -126,13 +126,22 @@ class MazeRecorder:
         )
 
     def _choose_waypoint(self, position: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float64]:
-        """Return where to head; the point in a cell on the way is drawn once, when the cell becomes the next one."""
+        """Return where to head: the goal in its own cell, else a point in the next cell, drawn when that cell's turn comes.
+
+        A cell's point is gone to before the next cell's: who turned on entering a cell would cut its inner corner.
+        """
         goal: NDArray[np.float64] = self._env.goal
         target = self._navigator.waypoint(position, goal)
         if target is goal:
+            self._centre = None
             return goal
+        size = self._env.maze.maze_size_scaling
+        arrived = np.linalg.norm(position - self._waypoint) <= self._task.waypoint_radius * size
+        in_its_cell = self._centre is not None and self._navigator.cell(position) == self._navigator.cell(self._centre)
+        if in_its_cell and not arrived:
+            return self._waypoint
         if target is not self._centre:
-            reach = self._task.waypoint_noise * self._env.maze.maze_size_scaling
+            reach = self._task.waypoint_noise * size
             self._centre, self._waypoint = target, target + rng.uniform(-reach, reach, size=2)
         return self._waypoint
 

@@ -28,6 +28,8 @@ class CollectTask:
         noise: Default standard deviation of the Gaussian noise on actions.
         waypoint_noise: Half-width, in cells, of the square around a cell's centre that its way-point is drawn from: ways also
             come near the walls, where a learned policy ends up sooner or later.
+        waypoint_radius: Distance, in cells, within which a way-point counts as reached. An ant that cuts an inner corner
+            catches its legs on it; the noise of these data frees it, a policy with less noise would stay there for ever.
         steps: Default number of steps.
         description: Ends up in the set's metadata.
     """
@@ -42,6 +44,7 @@ class CollectTask:
     single: bool = False
     noise: float = 0.2
     waypoint_noise: float = 0.0
+    waypoint_radius: float = 1.0
     steps: int = 300_000
     description: str = ""
     evaluation_kwargs: Mapping[str, Any] = field(default_factory=dict)
@@ -101,19 +104,20 @@ TASKS: dict[str, CollectTask] = {
     ),
     "antmaze-umaze": CollectTask(
         "edp/antmaze/umaze-v0", "AntMaze_UMaze-v4", "ant", 700, 700, (3, 1), (1, 1),
-        single=True, waypoint_noise=0.25, description="One start, one goal; an episode ends at the goal. " + WALKER,
+        single=True, waypoint_noise=0.25, waypoint_radius=0.3,
+        description="One start, one goal; an episode ends at the goal. " + WALKER,
     ),
     "antmaze-umaze-diverse": CollectTask(
         "edp/antmaze/umaze-diverse-v0", "AntMaze_UMaze-v4", "ant", 700, 700, (3, 1), (1, 1),
-        waypoint_noise=0.25, description=DIVERSE + WALKER,
+        waypoint_noise=0.25, waypoint_radius=0.3, description=DIVERSE + WALKER,
     ),
     "antmaze-medium-diverse": CollectTask(
         "edp/antmaze/medium-diverse-v0", "AntMaze_Medium-v4", "ant", 1000, 1000, (1, 1), (6, 6),
-        waypoint_noise=0.25, description=DIVERSE + WALKER,
+        waypoint_noise=0.25, waypoint_radius=0.3, description=DIVERSE + WALKER,
     ),
     "antmaze-large-diverse": CollectTask(
         "edp/antmaze/large-diverse-v0", "AntMaze_Large-v4", "ant", 1000, 1000, (1, 1), (7, 9),
-        waypoint_noise=0.25, description=DIVERSE + WALKER,
+        waypoint_noise=0.25, waypoint_radius=0.3, description=DIVERSE + WALKER,
     ),
     "toy": CollectTask(
         "edp/toy/two-step-v0", TOY_SPEC.id, "toy", 2, 2, noise=0.0, steps=1000,
