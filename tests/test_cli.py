@@ -9,11 +9,17 @@ import torch
 import yaml
 
 from edp_lightning.cli import main
+from edp_lightning.module import EntropyDiffusionPolicy
 from tests.conftest import TINY, scalars
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 COMPLETE = sorted(p for p in [*CONFIGS.glob("*.yaml"), *CONFIGS.glob("reference/*.yaml")] if p.name != "cpu.yaml")
-OVERLAYS = [(CONFIGS / f"{p.parent.name}.yaml", p) for p in sorted(CONFIGS.glob("*/*.yaml")) if p.parent.name != "reference"]
+ABLATIONS = sorted(CONFIGS.glob("ablations/*.yaml"))
+OVERLAYS = [
+    (CONFIGS / f"{p.parent.name}.yaml", p)
+    for p in sorted(CONFIGS.glob("*/*.yaml"))
+    if p.parent.name not in ("reference", "ablations")
+]
 
 
 def printed_config(capsys: pytest.CaptureFixture[str], *args: str) -> dict:
@@ -40,6 +46,15 @@ def test_every_overlay_changes_its_base(base, overlay, capsys):
     for section, values in yaml.safe_load(overlay.read_text()).items():
         for name, value in values.items() if isinstance(values, dict) else []:
             assert changed[section][name] == value
+
+
+@pytest.mark.parametrize("ablation", ABLATIONS, ids=lambda p: p.stem)
+def test_every_ablation_sets_the_model_of_any_config(ablation, capsys):
+    wanted = yaml.safe_load(ablation.read_text())
+    assert set(wanted) == {"model"}
+    changed = printed_config(capsys, "--config", str(CONFIGS / "toy.yaml"), "--config", str(ablation))["model"]
+    assert wanted["model"].items() <= changed.items()
+    EntropyDiffusionPolicy(**changed)  # no combination that the module refuses
 
 
 def test_fit_test_validate_predict(toy_set, command, capsys):
