@@ -4,6 +4,8 @@ import lightning as L
 import torch
 from lightning.pytorch.loggers import TensorBoardLogger
 
+from edp_lightning.data.transitions import Batch
+
 ROWS = 4096
 """Dataset rows in a histogram: enough for its shape, cheap with 64 critics."""
 
@@ -25,20 +27,22 @@ class DataReport(L.Callback):
             return
         data = trainer.datamodule  # type: ignore[attr-defined]
         writer.add_text("data/card", data.card.markdown(), 0)
-        for index, column in enumerate(data.transitions.action.T):
-            writer.add_histogram(f"data/action_{index}", column[:: max(1, len(column) // 100_000)].cpu(), 0)
+        action = data.transitions.action
+        for index, column in enumerate(action[:: max(1, len(action) // 100_000)].T.cpu()):
+            writer.add_histogram(f"data/action_{index}", column, 0)
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *args: object) -> None:
         """Log the histograms when they are due."""
         writer = self._writer(trainer) if trainer.global_step % self.every_n_steps == 0 else None
         if writer is None:
             return
-        data = trainer.datamodule.transitions  # type: ignore[attr-defined]
-        rows = torch.linspace(0, len(data.action) - 1, min(ROWS, len(data.action)), device=data.action.device).long()
+        table = trainer.datamodule.table  # type: ignore[attr-defined]
+        rows = torch.linspace(0, len(table) - 1, min(ROWS, len(table)), dtype=torch.float64, device=table.rows.device).long()
         module = pl_module
+        data = Batch(*(column.to(module.device) for column in table.gather(rows)))
         with torch.no_grad():
-            observation = module.normalizer(data.observation[rows])  # type: ignore[operator]
-            q = module.critic(observation, data.action[rows])  # type: ignore[operator]
+            observation = module.normalizer(data.observation)  # type: ignore[operator]
+            q = module.critic(observation, data.action)  # type: ignore[operator]
         writer.add_histogram("critic/q_on_data", q.mean(dim=0).float().cpu(), trainer.global_step - 1)
         writer.add_histogram("critic/q_spread_on_data", q.std(dim=0).float().cpu(), trainer.global_step - 1)
         generator = torch.Generator().manual_seed(0)

@@ -4,9 +4,8 @@ import json
 import time
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import gymnasium as gym
 import lightning as L
 import torch
 import torch.distributed as dist
@@ -19,6 +18,9 @@ from edp_lightning.errors import UserError
 from edp_lightning.evaluation import EpisodeResult, rollout
 from edp_lightning.metrics import EpisodeReturn, NormalizedScore, SuccessRate
 from edp_lightning.results import result_record
+
+if TYPE_CHECKING:
+    import gymnasium as gym
 
 
 class EnvironmentEvaluation(L.Callback):

@@ -36,7 +36,8 @@ class NumericsGuard(L.Callback):
         """Derive the bound on Q from the rewards."""
         discount = pl_module.hparams["discount"]
         if self.q_bound is None and discount < 1:
-            largest = float(trainer.datamodule.transitions.reward.abs().max())  # type: ignore[attr-defined]
+            reward = trainer.datamodule.facts.reward  # type: ignore[attr-defined]
+            largest = max(abs(reward.low), abs(reward.high))
             self.q_bound = 2 * largest / (1 - discount)
 
     def on_train_batch_end(

@@ -2,14 +2,17 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-import gymnasium as gym
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from edp_lightning.rng import stream_seed
+
+if TYPE_CHECKING:
+    import gymnasium as gym
 
 Act = Callable[[Tensor, Sequence[torch.Generator]], Tensor]
 """(observations (n, observation_dim) float32, one generator per row) -> actions (n, action_dim) in environment units."""
@@ -37,7 +40,7 @@ class EpisodeResult:
 class _Slot:
     """One environment with the episode that runs in it."""
 
-    def __init__(self, env: gym.Env[NDArray[np.float32], NDArray[np.float32]]) -> None:
+    def __init__(self, env: "gym.Env[NDArray[np.float32], NDArray[np.float32]]") -> None:
         self.env = env
         self.result: EpisodeResult | None = None
         self.index = -1
@@ -62,7 +65,7 @@ class _Slot:
 
 
 def rollout(
-    envs: Sequence[gym.Env[NDArray[np.float32], NDArray[np.float32]]],
+    envs: "Sequence[gym.Env[NDArray[np.float32], NDArray[np.float32]]]",
     act: Act,
     seeds: Sequence[int],
     on_episode: Callable[[EpisodeResult], None] | None = None,

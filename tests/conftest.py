@@ -26,6 +26,7 @@ def minari_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty folder of Minari sets for every test: nothing of the user's is read or written."""
     root = tmp_path / "minari"
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(root))
+    monkeypatch.setenv("EDP_LIGHTNING_CACHE", str(tmp_path / "cache"))
     return root
 
 

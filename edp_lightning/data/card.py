@@ -1,14 +1,11 @@
 """What a dataset looks like, for people: printed at the start of a run, logged, and part of results."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
-from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from edp_lightning.data.transitions import Batch, Episode
+from edp_lightning.data.build import Range, TableFacts
 
 
 @dataclass(frozen=True)
@@ -40,54 +37,36 @@ class DataCard:
         Console().print(table)
 
 
-def make_card(
-    dataset: str,
-    origin: str,
-    view: str,
-    stored: Sequence[Episode],
-    used: Sequence[Episode],
-    transitions: Batch,
-    low: NDArray[np.float32],
-    high: NDArray[np.float32],
-) -> DataCard:
+def make_card(dataset: str, origin: str, view: str, facts: TableFacts, low: float, high: float) -> DataCard:
     """Return the card of a dataset.
 
     Args:
         dataset: Its id.
         origin: Where it comes from.
         view: Name of the observation view.
-        stored: Episodes as they are on disk.
-        used: Episodes after relabelling and termination rules.
-        transitions: The table that training draws from.
-        low: Lower bounds of the action box.
-        high: Upper bounds of the action box.
+        facts: What its table holds.
+        low: Smallest lower bound of the action box.
+        high: Largest upper bound of the action box.
     """
-    returns = np.array([float(e.reward.sum(dtype=np.float64)) for e in used])
-    lengths = np.array([len(e) for e in used])
-    raw = np.concatenate([e.reward for e in stored])
-    bounds = transitions.action.abs().amax(dim=1)
-    ends = sum(int(e.terminated.sum()) for e in used)
-    cut = sum(int(e.truncated.any()) for e in used)
-    final = transitions.reward
     return DataCard(
         dataset,
         (
             ("origin", origin),
-            ("episodes", f"{len(used)}"),
-            ("steps", f"{lengths.sum()}"),
-            ("observation, action", f"{transitions.observation.shape[1]} (view {view}), {transitions.action.shape[1]}"),
-            ("episode length", _range(lengths, "{:.0f}")),
-            ("episode return", _range(returns, "{:.4g}")),
-            ("episodes with a positive reward", f"{np.mean([bool((e.reward > 0).any()) for e in used]):.1%}"),
-            ("terminated steps, truncated episodes", f"{ends}, {cut}"),
-            ("reward as stored", _range(raw, "{:.4g}")),
-            ("reward in training", f"{float(final.min()):.4g} to {float(final.max()):.4g}, mean {float(final.mean()):.4g}"),
-            ("action box", f"{float(low.min()):.4g} to {float(high.max()):.4g}"),
-            ("actions at a bound", f"{float((bounds > 0.999).float().mean()):.1%}"),
+            ("episodes", f"{facts.episodes}"),
+            ("steps", f"{facts.rows}"),
+            ("observation, action", f"{facts.observation_dim} (view {view}), {facts.action_dim}"),
+            ("episode length", _range(facts.length, "{:.0f}")),
+            ("episode return", _range(facts.episode_return, "{:.4g}")),
+            ("episodes with a positive reward", f"{facts.rewarded_episodes:.1%}"),
+            ("terminated steps, truncated episodes", f"{facts.terminated_steps}, {facts.truncated_episodes}"),
+            ("reward as stored", _range(facts.stored_reward, "{:.4g}")),
+            ("reward in training", _range(facts.reward, "{:.4g}")),
+            ("action box", f"{low:.4g} to {high:.4g}"),
+            ("actions at a bound", f"{facts.actions_at_bound:.1%}"),
         ),
     )
 
 
-def _range(values: NDArray[np.generic], form: str) -> str:
-    low, mean, high = (form.format(float(v)) for v in (values.min(), values.mean(), values.max()))
+def _range(values: Range, form: str) -> str:
+    low, mean, high = (form.format(value) for value in (values.low, values.mean, values.high))
     return f"{low} to {high}, mean {mean}"

@@ -39,7 +39,7 @@ def show(
     spec = environment_spec(environment) if environment else opened.evaluation_spec or opened.spec
     chosen = choose_view(opened.views or family_of(spec).views, view, source)
     horizon = None if opened.spec is None else opened.spec.max_episode_steps
-    for check in check_episodes(opened, opened.episodes(chosen), horizon):
+    for check in check_episodes(opened, list(opened.episodes(chosen)), horizon):
         print(f"{'ok  ' if check.passed else 'look'}  {check.text}")
 
 
@@ -68,6 +68,6 @@ def convert(
     opened = open_source(source, keep_time_limits)
     family = family_of(opened.evaluation_spec or opened.spec)
     chosen = choose_view(opened.views or family.views, view, source)
-    path = write_minari(dataset_id, opened, opened.episodes(chosen), family, chosen)
+    path = write_minari(dataset_id, opened, list(opened.episodes(chosen)), family, chosen)
     print(f"{dataset_id}: written to {path}")
     return dataset_id

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator, Mapping
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import lightning as L
 import torch
@@ -10,18 +10,20 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from edp_lightning.data.arrays import array_source
+from edp_lightning.data.build import RowSink, TableFacts, TableRecipe, build_table
+from edp_lightning.data.cache import cache_folder, cached_table, table_in_memory, table_key
 from edp_lightning.data.card import DataCard, make_card
 from edp_lightning.data.loader import TransitionLoader
-from edp_lightning.data.minari import MinariSet, is_local
 from edp_lightning.data.normalize import ObservationNormalization, observation_statistics
-from edp_lightning.data.rewards import RewardTransform, transform_rewards
-from edp_lightning.data.source import Source
-from edp_lightning.data.sources import minari_id, obtain, open_source
-from edp_lightning.data.transitions import Batch, Terminals, apply_terminals, build_transitions, relabel
-from edp_lightning.envs import EvaluationEnvironment, environment_spec, evaluation_environment
+from edp_lightning.data.rewards import RewardTransform
+from edp_lightning.data.table import TransitionTable
+from edp_lightning.data.transitions import Batch, Terminals
 from edp_lightning.errors import UserError
-from edp_lightning.families import GOAL_RADIUS, choose_view, family_of
+
+if TYPE_CHECKING:  # environments and file formats are imported when a dataset is opened, not for --help
+    from edp_lightning.data.source import Source
+    from edp_lightning.envs import EvaluationEnvironment
+    from edp_lightning.families import ObservationView
 
 
 class OfflineDataModule(L.LightningDataModule):
@@ -51,6 +53,8 @@ class OfflineDataModule(L.LightningDataModule):
         environment_kwargs: Further arguments of the evaluation environment.
         keep_time_limits: Of D4RL files with ``next_observations``, keep the rows at time limits too. Off: exactly the rows of
             ``d4rl.qlearning_dataset`` that published results train on; at one row in a thousand the choice hardly matters.
+        cache: Keep the finished table on disk and map it in later runs; the folder is ``~/.cache/edp_lightning``, or what
+            the environment variable ``EDP_LIGHTNING_CACHE`` says, and can be deleted at any time.
         seed: Seed of the batches; the command line links it to ``seed_everything``.
     """
 
@@ -75,6 +79,7 @@ class OfflineDataModule(L.LightningDataModule):
         environment: str | None = None,
         environment_kwargs: dict[str, Any] | None = None,
         keep_time_limits: bool = False,
+        cache: bool = True,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -103,12 +108,13 @@ class OfflineDataModule(L.LightningDataModule):
 
     observation_dim: int
     action_dim: int
-    transitions: Batch
+    table: TransitionTable
+    facts: TableFacts
     observation_mean: Tensor
     observation_std: Tensor
     action_low: Tensor
     action_high: Tensor
-    environment: EvaluationEnvironment | None
+    environment: "EvaluationEnvironment | None"
     no_environment: str
     card: DataCard
     dataset_info: dict[str, Any]
@@ -118,6 +124,8 @@ class OfflineDataModule(L.LightningDataModule):
         if self._arrays is not None:
             return
         from edp_lightning.collect import DATASET_IDS, collect
+        from edp_lightning.data.minari import is_local
+        from edp_lightning.data.sources import minari_id, obtain
 
         h: Any = self.hparams
         names = {dataset_id: name for name, dataset_id in DATASET_IDS.items()}
@@ -135,31 +143,41 @@ class OfflineDataModule(L.LightningDataModule):
         """Read the set once, on every rank."""
         if self._ready:
             return
+        from edp_lightning.data.minari import MinariSet
+        from edp_lightning.envs import environment_spec, evaluation_environment
+        from edp_lightning.families import GOAL_RADIUS, choose_view, family_of
+
         h: Any = self.hparams
         source = self._open(self.dataset)
         chosen = environment_spec(h.environment) if h.environment else source.evaluation_spec
         family = family_of(chosen or source.spec)
         view = choose_view(source.views or family.views, h.view, self.dataset)
-        stored = source.episodes(view)
         self.environment = evaluation_environment(
             self.dataset, source.spec, chosen, view, source.score_reference, h.environment_kwargs
         )
         self.no_environment = source.no_environment
-        if self.environment is not None and (h.environment or not isinstance(source, MinariSet)):
-            self.environment.check_widths(stored[0].observation.shape[1], len(source.action_low))
-        used = stored
-        goal = None if self.environment is None else self.environment.fixed_goal
-        if goal is not None:  # plain arrays have no positions: their rewards are taken to be the evaluation's
-            used = [e if e.position is None else relabel(e, goal, GOAL_RADIUS) for e in stored]
         terminals = cast(Terminals, h.terminals or family.terminals)
-        used = [apply_terminals(episode, terminals) for episode in used]
-        rewards = transform_rewards([e.reward for e in used], h.reward_transform, h.reward_shift, h.reward_scale)
         low, high = source.action_low, source.action_high
-        table = build_transitions(used, rewards, low, high, h.n_step, h.discount, h.action_clip_eps)
-        self.observation_dim, self.action_dim = table.observation.shape[1], table.action.shape[1]
-        self.observation_mean, self.observation_std = observation_statistics(table.observation, h.normalize_observations)
+        recipe = TableRecipe(
+            low=tuple(low.tolist()),
+            high=tuple(high.tolist()),
+            goal=None if self.environment is None else self.environment.fixed_goal,
+            goal_radius=GOAL_RADIUS,
+            terminals=terminals,
+            reward_transform=h.reward_transform,
+            reward_shift=h.reward_shift,
+            reward_scale=h.reward_scale,
+            n_step=h.n_step,
+            discount=h.discount,
+            action_clip_eps=h.action_clip_eps,
+        )
+        table, self.facts = self._table(source, view, recipe)
+        self.observation_dim, self.action_dim = table.observation_dim, table.action_dim
+        if self.environment is not None and (h.environment or not isinstance(source, MinariSet)):
+            self.environment.check_widths(self.observation_dim, self.action_dim)
+        self.observation_mean, self.observation_std = observation_statistics(self.facts, h.normalize_observations)
         self.action_low, self.action_high = torch.from_numpy(low), torch.from_numpy(high)
-        self.card = make_card(self.dataset, source.origin, view.name, stored, used, table, low, high)
+        self.card = make_card(self.dataset, source.origin, view.name, self.facts, float(low.min()), float(high.max()))
         judged = f"none: {self.no_environment}" if self.environment is None else self.environment.summary()
         self.card = self.card.with_fact("evaluation", judged)
         self.dataset_info = {
@@ -168,25 +186,42 @@ class OfflineDataModule(L.LightningDataModule):
             "algorithm": source.algorithm,
             "view": view.name,
             "terminals": terminals,
-            "episodes": len(used),
-            "steps": len(table.reward),
+            "episodes": self.facts.episodes,
+            "steps": self.facts.rows,
         }
         device = self.trainer.strategy.root_device if self.trainer is not None else torch.device("cpu")
-        self.transitions = Batch(*(column.to(device) for column in table))
+        self.table = table.to(device)
         self._ready = True
         if stage == "fit":
             rank_zero_only(self.card.print)()
 
-    def _open(self, name: str) -> Source:
+    def _open(self, name: str) -> "Source":
+        from edp_lightning.data.arrays import array_source
+        from edp_lightning.data.sources import open_source
+
         return open_source(name, self.hparams["keep_time_limits"]) if self._arrays is None else array_source(name, self._arrays)
+
+    def _table(self, source: "Source", view: "ObservationView", recipe: TableRecipe) -> tuple[TransitionTable, TableFacts]:
+        """Return the table of a source; arrays in memory have no files that a cached one could be known by."""
+
+        def build(sink: RowSink) -> TableFacts:
+            return build_table(source.episodes(view), recipe, sink)
+
+        if not self.hparams["cache"] or not source.files:
+            return table_in_memory(build)
+        folder, reading = cache_folder(), (type(source).__name__, view, self.hparams["keep_time_limits"])
+        return cached_table(table_key(source.files, reading, recipe, folder), build, folder)
+
+    @property
+    def transitions(self) -> Batch:
+        """Views of all rows, field by field."""
+        return self.table.columns
 
     def train_dataloader(self) -> TransitionLoader:
         """Return the endless loader at the position that was reached."""
         rank, world_size = (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
         h: Any = self.hparams
-        self._loader = TransitionLoader(
-            self.transitions, h.batch_size, h.steps_per_epoch, h.seed, self._position, rank, world_size
-        )
+        self._loader = TransitionLoader(self.table, h.batch_size, h.steps_per_epoch, h.seed, self._position, rank, world_size)
         return self._loader
 
     def batch_of_step(self, step: int) -> Batch:

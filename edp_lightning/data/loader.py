@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 
+from edp_lightning.data.table import TransitionTable
 from edp_lightning.data.transitions import Batch
 from edp_lightning.rng import stream_seed
 
@@ -17,7 +18,7 @@ class TransitionLoader:
     N * B rows sees.
 
     Args:
-        transitions: All rows, on the device where batches are wanted.
+        table: All rows; batches come from the device it is on.
         batch_size: Rows per batch on this rank.
         steps_per_epoch: Batches per epoch.
         seed: Seed of the stream.
@@ -28,7 +29,7 @@ class TransitionLoader:
 
     def __init__(
         self,
-        transitions: Batch,
+        table: TransitionTable,
         batch_size: int,
         steps_per_epoch: int,
         seed: int,
@@ -36,11 +37,7 @@ class TransitionLoader:
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
-        columns = [getattr(transitions, name) for name in Batch._fields]
-        self._flat = [column.dim() == 1 for column in columns]
-        columns = [column.unsqueeze(1) if flat else column for column, flat in zip(columns, self._flat, strict=True)]
-        self._widths = [column.shape[1] for column in columns]
-        self._table = torch.cat(columns, dim=1)
+        self._table = table
         self.batch_size = batch_size
         self.steps_per_epoch = steps_per_epoch
         self.seed = seed
@@ -62,9 +59,10 @@ class TransitionLoader:
         """Return this rank's rows of the batch at a position of the stream."""
         generator = torch.Generator().manual_seed(stream_seed(self.seed, "batches", position))
         rows = torch.randint(len(self._table), (self.batch_size * self.world_size,), generator=generator)
-        mine = rows[self.rank :: self.world_size].to(self._table.device)
-        fields = torch.split(self._table.index_select(0, mine), self._widths, dim=1)
-        return Batch(*(field.squeeze(1) if flat else field for field, flat in zip(fields, self._flat, strict=True)))
+        mine, device = rows[self.rank :: self.world_size], self._table.rows.device
+        if device.type == "cuda":  # the copy must not wait for the steps that are still running
+            mine = mine.pin_memory()
+        return self._table.gather(mine.to(device, non_blocking=True))
 
     def state_dict(self) -> dict[str, Any]:
         """Return the position; Lightning asks resumable loaders for it."""

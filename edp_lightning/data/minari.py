@@ -2,7 +2,7 @@
 
 import difflib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -101,8 +101,8 @@ class MinariSet:
         """Return how the episodes are stored; sets from before Minari had a choice are HDF5."""
         return str(self.metadata.get("data_format", "hdf5"))
 
-    def episodes(self, view: ObservationView) -> list[Episode]:
-        """Return all episodes through a view, in the order of their numbers."""
+    def episodes(self, view: ObservationView) -> Iterator[Episode]:
+        """Yield all episodes through a view, in the order of their numbers."""
         return read_episodes(self, view)
 
 
@@ -159,38 +159,38 @@ def missing_message(dataset_id: str) -> str:
     return f"dataset {dataset_id} is not on this machine (looked in {root}); {fix}"
 
 
-def read_episodes(dataset: MinariSet, view: ObservationView) -> list[Episode]:
-    """Return all episodes through a view, in the order of their numbers.
+def read_episodes(dataset: MinariSet, view: ObservationView) -> Iterator[Episode]:
+    """Yield all episodes through a view, in the order of their numbers.
 
     Raises:
         UserError: Naming dataset and episode, if rows are missing, misaligned, empty or not finite.
     """
     where = f"dataset {dataset.dataset_id}"
+    dataset.notes.clear()
+    count = mended = 0
     try:
-        dataset.notes.clear()
-        episodes = [
-            _episode(f"{where}, episode {number}", raw, dataset, view)
-            for number, raw in raw_episodes(where, dataset.path, dataset.data_format)
-        ]
+        for number, raw in raw_episodes(where, dataset.path, dataset.data_format):
+            stored = _episode(f"{where}, episode {number}", raw, dataset, view)
+            episode = _limit_is_truncation(stored, dataset.spec)
+            count += 1
+            mended += episode is not stored
+            yield episode
     except OSError as error:
         raise UserError(
             f"{where}: a file in {dataset.path} is truncated or not {dataset.data_format} ({error}); fetch it again"
         ) from error
-    if not episodes:
+    if not count:
         raise UserError(f"{where} has no episodes")
     expected = dataset.metadata.get("total_episodes")
-    if isinstance(expected, int) and expected != len(episodes):
+    if isinstance(expected, int) and expected != count:
         raise UserError(
-            f"{where}: metadata.json speaks of {expected} episodes, {dataset.path} holds {len(episodes)}: "
+            f"{where}: metadata.json speaks of {expected} episodes, {dataset.path} holds {count}: "
             "an incomplete copy; fetch the set again"
         )
-    mended = [_limit_is_truncation(episode, dataset.spec) for episode in episodes]
-    count = sum(new is not old for new, old in zip(mended, episodes, strict=True))
-    if count:
-        dataset.notes.append(f"{count} time limits were stored as terminations; they are truncations, values bootstrap there")
+    if mended:
+        dataset.notes.append(f"{mended} time limits were stored as terminations; they are truncations, values bootstrap there")
     if dataset.stale_goals and "desired_goal" in view.keys:
         dataset.notes.append("first desired_goal of every episode was the one before; replaced by the second")
-    return mended
 
 
 def _limit_is_truncation(episode: Episode, spec: EnvSpec | None) -> Episode:

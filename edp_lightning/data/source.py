@@ -1,7 +1,6 @@
 """What every kind of dataset offers: episodes through a view, and facts that decide how they are used."""
 
-import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -65,18 +64,9 @@ class Source(Protocol):
     def notes(self) -> Sequence[str]:
         """What the last reading of the episodes found and mended, in words."""
 
-    def episodes(self, view: ObservationView) -> list[Episode]:
-        """Return all episodes through a view, in the order of the file.
+    def episodes(self, view: ObservationView) -> Iterable[Episode]:
+        """Return all episodes through a view, in the order of the file; at best read one by one while they are used.
 
         Raises:
             UserError: Naming the place, if rows are missing, misaligned, empty or not finite.
         """
-
-
-def fingerprint(files: Sequence[Path]) -> str:
-    """Return a key that changes when one of the files is replaced or rewritten: name, size, time of the last change."""
-    digest = hashlib.sha256()
-    for file in sorted(files):
-        facts = file.stat()
-        digest.update(f"{file.resolve()}\0{facts.st_size}\0{facts.st_mtime_ns}\n".encode())
-    return digest.hexdigest()

@@ -1,11 +1,9 @@
-"""Episodes become one flat table of transitions. Nothing in a row ever comes from another episode."""
+"""What a transition is, and the rules that turn an episode into transitions. Nothing in one comes from another episode."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -105,6 +103,8 @@ def n_step_rows(
         n_step: Largest k.
         discount: Discount per step.
     """
+    if n_step == 1:
+        return reward.astype(np.float32), terminated, np.ones(len(reward), dtype=np.int64)
     rows = np.arange(len(reward))
     total = np.zeros(len(reward), dtype=np.float64)
     ended = np.zeros(len(reward), dtype=np.bool_)
@@ -118,48 +118,3 @@ def n_step_rows(
         ended |= alive & terminated[at]
         alive &= ~terminated[at]
     return total.astype(np.float32), ended, length
-
-
-def build_transitions(
-    episodes: Sequence[Episode],
-    rewards: Sequence[Floats],
-    low: Floats,
-    high: Floats,
-    n_step: int = 1,
-    discount: float = 0.99,
-    action_clip_eps: float = 0.0,
-) -> Batch:
-    """Return the table: one row per step, episodes one after the other.
-
-    Truncated steps are kept: the true next observation is known. Actions are scaled from [low, high] to [-1, 1] and clipped to
-    ``1 - action_clip_eps``.
-
-    Args:
-        episodes: The episodes, with terminations decided.
-        rewards: Transformed rewards, one array (T,) per episode.
-        low: Lower bounds of the action box, shape (action_dim,).
-        high: Upper bounds of the action box, shape (action_dim,).
-        n_step: Steps per transition.
-        discount: Discount per step, used if ``n_step`` is above 1.
-        action_clip_eps: Distance that actions keep from the bounds.
-    """
-    lengths = np.array([len(episode) for episode in episodes])
-    start = np.concatenate([[0], np.cumsum(lengths)])
-    last = np.repeat(start[1:] - 1, lengths)
-    reward = np.concatenate(list(rewards))
-    terminated = np.concatenate([episode.terminated for episode in episodes])
-    reward, terminated, steps = n_step_rows(reward, terminated, last, n_step, discount)
-    states = np.concatenate([episode.observation for episode in episodes])
-    state_row = np.arange(len(reward)) + np.repeat(np.arange(len(episodes)), lengths)  # T + 1 states per episode
-    action = np.concatenate([episode.action for episode in episodes])
-    if (low != -1).any() or (high != 1).any():  # otherwise the arithmetic would only round
-        action = 2 * (action - low) / (high - low) - 1
-    bound = 1 - action_clip_eps
-    return Batch(
-        observation=torch.from_numpy(states[state_row]),
-        action=torch.from_numpy(np.clip(action, -bound, bound).astype(np.float32)),
-        reward=torch.from_numpy(reward),
-        next_observation=torch.from_numpy(states[state_row + steps]),
-        terminated=torch.from_numpy(terminated.astype(np.float32)),
-        steps=torch.from_numpy(steps.astype(np.float32)),
-    )

@@ -3,18 +3,21 @@ import itertools
 import torch
 
 from edp_lightning.data.loader import TransitionLoader
+from edp_lightning.data.table import TransitionTable
 from edp_lightning.data.transitions import Batch
 
 
 def table(rows=50):
     i = torch.arange(rows, dtype=torch.float32)
-    return Batch(
-        i[:, None].repeat(1, 3),
-        -i[:, None],
-        i,
-        i[:, None].repeat(1, 3) + 1,
-        i * 0,
-        i * 0 + 1,
+    return TransitionTable.from_batch(
+        Batch(
+            i[:, None].repeat(1, 3),
+            -i[:, None],
+            i,
+            i[:, None].repeat(1, 3) + 1,
+            i * 0,
+            i * 0 + 1,
+        )
     )
 
 

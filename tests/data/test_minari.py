@@ -7,12 +7,18 @@ import numpy as np
 import pytest
 from gymnasium.envs.registration import EnvSpec
 
-from edp_lightning.data.minari import missing_message, open_set, read_episodes
+from edp_lightning.data.minari import missing_message, open_set
 from edp_lightning.errors import UserError
 from edp_lightning.families import ObservationView
 from tests.conftest import make_buffer, make_set
 
 BOX = ObservationView("box")
+
+
+def read_episodes(dataset, view):
+    return list(dataset.episodes(view))
+
+
 WIDE = gym.spaces.Box(-np.inf, np.inf, (2,), np.float64)  # Arrow files keep the dtype of the space
 
 

@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 import torch
 
-from edp_lightning.data.transitions import Episode, apply_terminals, build_transitions, n_step_rows, relabel
-
-LOW, HIGH = np.array([-1.0], dtype=np.float32), np.array([1.0], dtype=np.float32)
+from edp_lightning.data.build import TableRecipe, build_table
+from edp_lightning.data.cache import table_in_memory
+from edp_lightning.data.transitions import Episode, apply_terminals, n_step_rows, relabel
 
 
 def episode(steps, offset=0.0, rewards=None, terminated=False):
@@ -21,7 +21,8 @@ def episode(steps, offset=0.0, rewards=None, terminated=False):
 
 
 def table(episodes, **kwargs):
-    return build_transitions(episodes, [e.reward for e in episodes], LOW, HIGH, **kwargs)
+    recipe = TableRecipe(**{"low": (-1.0,), "high": (1.0,), **kwargs})
+    return table_in_memory(lambda sink: build_table(episodes, recipe, sink))[0].columns
 
 
 @pytest.mark.parametrize("n_step", [1, 3, 10])
@@ -81,6 +82,5 @@ def test_relabelling_rewards_steps_that_end_near_the_goal():
 
 def test_actions_are_scaled_from_the_box_and_clipped():
     e = episode(3)
-    low, high = np.array([-2.0], dtype=np.float32), np.array([6.0], dtype=np.float32)
-    rows = build_transitions([e], [e.reward], low, high, action_clip_eps=0.3)
+    rows = table([e], low=(-2.0,), high=(6.0,), action_clip_eps=0.3)
     torch.testing.assert_close(rows.action.squeeze(1), torch.tensor([-0.7, -0.5, -0.25]))
