@@ -15,11 +15,10 @@ from tests.conftest import TINY, scalars
 CONFIGS = Path(__file__).parents[1] / "configs"
 COMPLETE = sorted(p for p in [*CONFIGS.glob("*.yaml"), *CONFIGS.glob("reference/*.yaml")] if p.name != "cpu.yaml")
 ABLATIONS = sorted(CONFIGS.glob("ablations/*.yaml"))
-OVERLAYS = [
-    (CONFIGS / f"{p.parent.name}.yaml", p)
-    for p in sorted(CONFIGS.glob("*/*.yaml"))
-    if p.parent.name not in ("reference", "ablations")
-]
+BASES = {p: p.with_suffix(".yaml") for p in CONFIGS.rglob("*") if p.is_dir() and p.with_suffix(".yaml").is_file()}
+OVERLAYS = [(base, path) for folder, base in sorted(BASES.items()) for path in sorted(folder.glob("*.yaml"))]
+PARSED = [pair for pair in OVERLAYS if "reference" not in pair[1].parts]  # of the many small ones, one per family:
+PARSED += [next(pair for pair in OVERLAYS if pair[0] == base) for base in BASES.values() if "reference" in base.parts]
 
 
 def printed_config(capsys: pytest.CaptureFixture[str], *args: str) -> dict:
@@ -29,6 +28,15 @@ def printed_config(capsys: pytest.CaptureFixture[str], *args: str) -> dict:
     return yaml.safe_load(capsys.readouterr().out)
 
 
+def bare_config(capsys: pytest.CaptureFixture[str], config: Path) -> dict:
+    if config not in BARE:
+        BARE[config] = printed_config(capsys, "--config", str(config))
+    return BARE[config]
+
+
+BARE: dict[Path, dict] = {}
+
+
 @pytest.mark.parametrize("config", COMPLETE, ids=lambda p: p.stem)
 def test_every_config_is_complete(config, capsys):
     parsed = printed_config(capsys, "--config", str(config))
@@ -36,11 +44,9 @@ def test_every_config_is_complete(config, capsys):
     assert parsed["trainer"]["max_steps"] > 0
 
 
-@pytest.mark.parametrize(
-    ("base", "overlay"), [*OVERLAYS, (CONFIGS / "antmaze.yaml", CONFIGS / "cpu.yaml")], ids=lambda p: p.stem
-)
+@pytest.mark.parametrize(("base", "overlay"), [*PARSED, (CONFIGS / "antmaze.yaml", CONFIGS / "cpu.yaml")], ids=lambda p: p.stem)
 def test_every_overlay_changes_its_base(base, overlay, capsys):
-    plain = printed_config(capsys, "--config", str(base))
+    plain = bare_config(capsys, base)
     changed = printed_config(capsys, "--config", str(base), "--config", str(overlay))
     assert plain != changed
     for section, values in yaml.safe_load(overlay.read_text()).items():
@@ -55,6 +61,43 @@ def test_every_ablation_sets_the_model_of_any_config(ablation, capsys):
     changed = printed_config(capsys, "--config", str(CONFIGS / "toy.yaml"), "--config", str(ablation))["model"]
     assert wanted["model"].items() <= changed.items()
     EntropyDiffusionPolicy(**changed)  # no combination that the module refuses
+
+
+ROBOTS = ("hopper", "halfcheetah", "walker2d")
+MAZES = ("umaze", "umaze-diverse", "medium-play", "medium-diverse", "large-play", "large-diverse")
+KITCHENS = ("complete", "partial", "mixed")
+SETS = {
+    "gym": {f"d4rl:{robot}-medium{kind}-v2" for robot in ROBOTS for kind in ("", "-replay", "-expert")},
+    "antmaze": {name.format(maze) for name in ("d4rl:antmaze-{}-v2", "D4RL/antmaze/{}-v1") for maze in MAZES},
+    "adroit": {name.format(kind) for name in ("d4rl:pen-{}-v1", "D4RL/pen/{}-v2") for kind in ("human", "cloned")},
+    "kitchen": {name.format(kind) for name in ("d4rl:kitchen-{}-v0", "D4RL/kitchen/{}-v2") for kind in KITCHENS},
+}
+PAPER = {  # arXiv 2402.04080, table 4, and the released code: eta, actor_lr, clip, bc_loss, reward, gradient steps, episodes
+    "gym": (1.0, 3e-4, 4.0, "likelihood", "none", 2_000_000, 10),
+    "antmaze": (2.0, 3e-4, 4.0, "noise_matching", "affine", 1_000_000, 100),
+    "adroit": (0.1, 3e-5, 8.0, "noise_matching", "standardize", 1_000_000, 100),
+    "kitchen": (0.005, 3e-4, 10.0, "likelihood", "none", 1_000_000, 100),
+}
+
+
+@pytest.mark.parametrize("family", list(SETS))
+def test_every_dataset_of_the_paper_has_an_overlay_with_its_settings(family, capsys):
+    overlays = sorted((CONFIGS / "reference" / family).glob("*.yaml"))
+    found = {yaml.safe_load(path.read_text())["data"]["dataset"] for path in overlays}
+    assert SETS[family] <= found
+    assert all(name.startswith(("mujoco/", "d4rl:", "D4RL/")) for name in found)
+    base = bare_config(capsys, CONFIGS / "reference" / f"{family}.yaml")
+    model, data = base["model"], base["data"]
+    assert PAPER[family] == (
+        model["eta"], model["actor_lr"], model["gradient_clip_val"], model["bc_loss"], data["reward_transform"],
+        base["trainer"]["max_steps"], base["evaluation"]["num_test_episodes"],
+    )  # fmt: skip
+    for path in overlays:  # what an overlay may change: the set, and max-Q backup for umaze
+        own = yaml.safe_load(path.read_text())
+        for section in ("data", "model"):
+            assert own.get(section, {}).keys() <= base[section].keys()
+        umaze = path.name.startswith(("d4rl-umaze-v", "minari-umaze-v"))
+        assert own.get("model", {}) == ({"max_q_backup": False} if umaze else {})
 
 
 def test_fit_test_validate_predict(toy_set, command, capsys):
