@@ -63,6 +63,7 @@ class TableFacts:
 
     Attributes:
         rows: Transitions.
+        parts: Transitions of each source of a mixture, in order; one number without a mixture.
         observation_dim: Width of an observation.
         action_dim: Width of an action.
         episodes: Episodes.
@@ -81,6 +82,7 @@ class TableFacts:
     """
 
     rows: int
+    parts: tuple[int, ...]
     observation_dim: int
     action_dim: int
     episodes: int
@@ -183,6 +185,7 @@ def build_table(episodes: Iterable[Episode], recipe: TableRecipe, sink: RowSink)
     stored_total, stored_count, stored_low, stored_high = 0.0, 0, np.inf, -np.inf
     terminated_steps = truncated = at_bound = 0
     observation_dim = action_dim = 0
+    parts: list[int] = []
     for stored in episodes:
         stored_total += float(stored.reward.sum(dtype=np.float64))
         stored_count += len(stored)
@@ -192,6 +195,8 @@ def build_table(episodes: Iterable[Episode], recipe: TableRecipe, sink: RowSink)
             episode = relabel(stored, recipe.goal, recipe.goal_radius)
         episode = apply_terminals(episode, recipe.terminals)
         steps, observation_dim, action_dim = len(episode), episode.observation.shape[1], episode.action.shape[1]
+        parts.extend([0] * (episode.part + 1 - len(parts)))
+        parts[episode.part] += steps
         rewards.append(episode.reward)
         ends.append(episode.terminated)
         _, terminated, length = n_step_rows(episode.reward, episode.terminated, *_window(steps, recipe))
@@ -215,6 +220,7 @@ def build_table(episodes: Iterable[Episode], recipe: TableRecipe, sink: RowSink)
     entry_mean, entry_std = moments.over_entries()
     return TableFacts(
         rows=moments.count,
+        parts=tuple(parts),
         observation_dim=observation_dim,
         action_dim=action_dim,
         episodes=len(rewards),

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 from edp_lightning.data.build import RowSink, TableFacts, TableRecipe, build_table
 from edp_lightning.data.cache import cache_folder, cached_table, table_in_memory, table_key
 from edp_lightning.data.card import DataCard, make_card
-from edp_lightning.data.loader import TransitionLoader
+from edp_lightning.data.loader import TransitionLoader, mixture_probabilities
 from edp_lightning.data.normalize import ObservationNormalization, observation_statistics
 from edp_lightning.data.rewards import RewardTransform
 from edp_lightning.data.table import TransitionTable
@@ -51,6 +51,8 @@ class OfflineDataModule(L.LightningDataModule):
         download: Allow Minari to download a missing set.
         environment: Gymnasium id of the evaluation environment, for sets that name none or another than wanted.
         environment_kwargs: Further arguments of the evaluation environment.
+        mixture: Further datasets of the same task, each with the probability that a row of a batch comes from it; the rest of
+            the probability is left to ``dataset``. Statistics of rewards and observations are over all rows.
         keep_time_limits: Of D4RL files with ``next_observations``, keep the rows at time limits too. Off: exactly the rows of
             ``d4rl.qlearning_dataset`` that published results train on; at one row in a thousand the choice hardly matters.
         cache: Keep the finished table on disk and map it in later runs; the folder is ``~/.cache/edp_lightning``, or what
@@ -78,6 +80,7 @@ class OfflineDataModule(L.LightningDataModule):
         download: bool = False,
         environment: str | None = None,
         environment_kwargs: dict[str, Any] | None = None,
+        mixture: dict[str, float] | None = None,
         keep_time_limits: bool = False,
         cache: bool = True,
         seed: int = 0,
@@ -88,6 +91,7 @@ class OfflineDataModule(L.LightningDataModule):
             if value < 1:
                 raise UserError(f"data.{name} must be at least 1; got {value}")
         self.dataset = dataset
+        self._probabilities = mixture_probabilities(dataset, mixture or {})
         self._arrays: Mapping[str, Any] | None = None
         self._position = 0
         self._loader: TransitionLoader | None = None
@@ -138,6 +142,8 @@ class OfflineDataModule(L.LightningDataModule):
             collect(names[dataset_id], steps=h.collect_steps, workers=workers, seed=h.collect_seed)
         else:
             obtain(self.dataset, h.download)
+        for name in h.mixture or {}:
+            obtain(name, h.download)
 
     def setup(self, stage: str) -> None:
         """Read the set once, on every rank."""
@@ -148,7 +154,7 @@ class OfflineDataModule(L.LightningDataModule):
         from edp_lightning.families import GOAL_RADIUS, choose_view, family_of
 
         h: Any = self.hparams
-        source = self._open(self.dataset)
+        source = self._open()
         chosen = environment_spec(h.environment) if h.environment else source.evaluation_spec
         family = family_of(chosen or source.spec)
         view = choose_view(source.views or family.views, h.view, self.dataset)
@@ -180,12 +186,20 @@ class OfflineDataModule(L.LightningDataModule):
         self.card = make_card(self.dataset, source.origin, view.name, self.facts, float(low.min()), float(high.max()))
         judged = f"none: {self.no_environment}" if self.environment is None else self.environment.summary()
         self.card = self.card.with_fact("evaluation", judged)
+        if h.mixture:
+            names = (self.dataset, *h.mixture)
+            shares = [
+                f"{p:.0%} of a batch from {n} rows of {name}"
+                for p, n, name in zip(self._probabilities, self.facts.parts, names, strict=True)
+            ]
+            self.card = self.card.with_fact("mixture", ", ".join(shares))
         self.dataset_info = {
             "id": self.dataset,
             "origin": source.origin,
             "algorithm": source.algorithm,
             "view": view.name,
             "terminals": terminals,
+            "mixture": dict(h.mixture or {}),
             "episodes": self.facts.episodes,
             "steps": self.facts.rows,
         }
@@ -195,11 +209,18 @@ class OfflineDataModule(L.LightningDataModule):
         if stage == "fit":
             rank_zero_only(self.card.print)()
 
-    def _open(self, name: str) -> "Source":
+    def _open(self) -> "Source":
         from edp_lightning.data.arrays import array_source
+        from edp_lightning.data.mixture import MixedSource
         from edp_lightning.data.sources import open_source
 
-        return open_source(name, self.hparams["keep_time_limits"]) if self._arrays is None else array_source(name, self._arrays)
+        h: Any = self.hparams
+        first = (
+            open_source(self.dataset, h.keep_time_limits) if self._arrays is None else array_source(self.dataset, self._arrays)
+        )
+        if not h.mixture:
+            return first
+        return MixedSource((first, *(open_source(name, h.keep_time_limits) for name in h.mixture)))
 
     def _table(self, source: "Source", view: "ObservationView", recipe: TableRecipe) -> tuple[TransitionTable, TableFacts]:
         """Return the table of a source; arrays in memory have no files that a cached one could be known by."""
@@ -221,7 +242,10 @@ class OfflineDataModule(L.LightningDataModule):
         """Return the endless loader at the position that was reached."""
         rank, world_size = (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
         h: Any = self.hparams
-        self._loader = TransitionLoader(self.table, h.batch_size, h.steps_per_epoch, h.seed, self._position, rank, world_size)
+        parts = list(zip(self.facts.parts, self._probabilities, strict=True)) if h.mixture else None
+        self._loader = TransitionLoader(
+            self.table, h.batch_size, h.steps_per_epoch, h.seed, self._position, rank, world_size, parts
+        )
         return self._loader
 
     def batch_of_step(self, step: int) -> Batch:

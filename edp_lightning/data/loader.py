@@ -1,12 +1,14 @@
 """An endless stream of uniformly drawn batches, with a position instead of a state."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from edp_lightning.data.table import TransitionTable
 from edp_lightning.data.transitions import Batch
+from edp_lightning.errors import UserError
 from edp_lightning.rng import stream_seed
 
 
@@ -25,6 +27,8 @@ class TransitionLoader:
         position: Number of batches drawn so far.
         rank: This rank.
         world_size: Number of ranks.
+        parts: Rows of each part of the table, one after the other, with the probability of drawing from it; all rows are
+            equally likely when not given.
     """
 
     def __init__(
@@ -36,6 +40,7 @@ class TransitionLoader:
         position: int = 0,
         rank: int = 0,
         world_size: int = 1,
+        parts: Sequence[tuple[int, float]] | None = None,
     ) -> None:
         self._table = table
         self.batch_size = batch_size
@@ -44,6 +49,7 @@ class TransitionLoader:
         self.position = position
         self.rank = rank
         self.world_size = world_size
+        self._parts = parts
 
     def __len__(self) -> int:
         """Return the batches per epoch."""
@@ -58,7 +64,11 @@ class TransitionLoader:
     def batch(self, position: int) -> Batch:
         """Return this rank's rows of the batch at a position of the stream."""
         generator = torch.Generator().manual_seed(stream_seed(self.seed, "batches", position))
-        rows = torch.randint(len(self._table), (self.batch_size * self.world_size,), generator=generator)
+        count = self.batch_size * self.world_size
+        if self._parts is None:
+            rows = torch.randint(len(self._table), (count,), generator=generator)
+        else:
+            rows = mixed_rows(count, self._parts, generator)
         mine, device = rows[self.rank :: self.world_size], self._table.rows.device
         if device.type == "cuda":  # the copy must not wait for the steps that are still running
             mine = mine.pin_memory()
@@ -71,3 +81,40 @@ class TransitionLoader:
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue at the position."""
         self.position = int(state_dict["position"])
+
+
+def mixed_rows(count: int, parts: Sequence[tuple[int, float]], generator: torch.Generator) -> Tensor:
+    """Return row numbers, shape (count,): first a part is drawn by its probability, then one of its rows.
+
+    Args:
+        count: Number of draws.
+        parts: Rows and probability of each part.
+        generator: Source of randomness; two draws per row.
+    """
+    sizes = torch.tensor([size for size, _ in parts])
+    edges = torch.tensor([probability for _, probability in parts], dtype=torch.float64).cumsum(0)
+    draws = torch.rand(2, count, dtype=torch.float64, generator=generator)
+    part = torch.bucketize(draws[0], edges[:-1], right=True)
+    within = (draws[1] * sizes[part]).long().clamp(max=sizes[part] - 1)
+    return (sizes.cumsum(0) - sizes)[part] + within
+
+
+def mixture_probabilities(dataset: str, mixture: Mapping[str, float]) -> tuple[float, ...]:
+    """Return the sampling probability of the main dataset and of each further one; they add up to 1.
+
+    Args:
+        dataset: The main dataset, which gets what is left.
+        mixture: Further datasets and their probabilities.
+
+    Raises:
+        UserError: If a probability is not positive, nothing is left for the main dataset, or a dataset is named twice.
+    """
+    for name, probability in mixture.items():
+        if not 0 < probability < 1:
+            raise UserError(f"data.mixture: the probability of {name} must lie between 0 and 1; got {probability}")
+    rest = 1 - sum(mixture.values())
+    if rest <= 0:
+        raise UserError(f"data.mixture: the probabilities add up to {1 - rest:g}, which leaves nothing for {dataset}")
+    if dataset in mixture:
+        raise UserError(f"data.mixture: {dataset} is data.dataset already; it gets the probability that the others leave")
+    return rest, *mixture.values()

@@ -42,6 +42,7 @@ class Episode:
         terminated: Shape (T,), bool.
         truncated: Shape (T,), bool.
         position: Achieved goal, shape (T + 1, 2), where the environment has one.
+        part: Number of the source in a mixture of several.
     """
 
     observation: Floats
@@ -50,6 +51,7 @@ class Episode:
     terminated: NDArray[np.bool_]
     truncated: NDArray[np.bool_]
     position: Floats | None = None
+    part: int = 0
 
     def __len__(self) -> int:
         """Return T."""
