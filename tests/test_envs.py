@@ -8,6 +8,7 @@ from edp_lightning.collect.tasks import TASKS
 from edp_lightning.envs import evaluation_environment
 from edp_lightning.errors import UserError
 from edp_lightning.families import FAMILIES, choose_view, family_of
+from edp_lightning.scores import from_metadata
 
 
 def recipe(name, view=None):
@@ -93,6 +94,19 @@ def test_pen_is_scored_over_the_hundred_steps_its_reference_was_made_with():
     environment = evaluation_environment("D4RL/pen/human-v2", spec, None, choose_view(family_of(spec).views, None, "x"))
     assert environment.max_episode_steps == 100
     assert environment.score_reference.maximum == pytest.approx(3076.8331)
+
+
+def test_reference_scores_fall_back_to_the_metadata_and_name_their_origin():
+    spec = EnvSpec("Own-v0", entry_point="tests.own:OwnEnv", max_episode_steps=9)
+    view = choose_view(family_of(spec).views, None, "x")
+    stored = from_metadata({"ref_min_score": 1.0, "ref_max_score": 5.0})
+    summary = evaluation_environment("x", spec, None, view, stored).summary()
+    assert summary == "Own-v0, 9 steps, score 0 = return 1, 100 = return 5 (metadata of the Minari set)"
+    assert "plain returns" in evaluation_environment("x", spec, None, view, from_metadata({"ref_min_score": 1.0})).summary()
+    hopper = EnvSpec("Hopper-v5", entry_point="gymnasium.envs.mujoco.hopper_v5:HopperEnv")
+    judged = evaluation_environment("x", hopper, None, view, stored)
+    assert (judged.score_reference.minimum, judged.score_reference.maximum) == (-20.272305, 3234.3)
+    assert "d4rl/infos.py" in judged.summary()
 
 
 def test_kitchen_counts_each_task_once():
