@@ -98,13 +98,10 @@ def behaviour(task: Task) -> tuple[float, str]:
     """Return the mean score of the episodes in the set, and what the score is."""
     from edp_lightning.data.datamodule import OfflineDataModule
     from edp_lightning.data.sources import open_source
-    from edp_lightning.families import choose_view, family_of
 
-    source = open_source(task.dataset)
-    view = choose_view(family_of(source.spec).views, None, task.dataset)
-    returns = np.array([float(e.reward.sum(dtype=np.float64)) for e in source.episodes(view)])
     module = OfflineDataModule(task.dataset)
     module.setup("validate")
+    returns = np.array([float(e.reward.sum(dtype=np.float64)) for e in open_source(task.dataset).episodes(module.view)])
     assert module.environment is not None
     reference = module.environment.score_reference
     if reference is None:

@@ -6,7 +6,6 @@ from edp_lightning.data.checks import check_episodes
 from edp_lightning.data.convert import write_minari
 from edp_lightning.data.datamodule import OfflineDataModule
 from edp_lightning.data.sources import obtain, open_source
-from edp_lightning.envs import environment_spec
 from edp_lightning.families import choose_view, family_of
 
 
@@ -36,10 +35,8 @@ def show(
     module.setup("validate")
     module.card.print()
     opened = open_source(source)
-    spec = environment_spec(environment) if environment else opened.evaluation_spec or opened.spec
-    chosen = choose_view(opened.views or family_of(spec).views, view, source)
     horizon = None if opened.spec is None else opened.spec.max_episode_steps
-    for check in check_episodes(opened, list(opened.episodes(chosen)), horizon):
+    for check in check_episodes(opened, list(opened.episodes(module.view)), horizon):
         print(f"{'ok  ' if check.passed else 'look'}  {check.text}")
 
 

@@ -120,6 +120,7 @@ class OfflineDataModule(L.LightningDataModule):
     action_high: Tensor
     environment: "EvaluationEnvironment | None"
     no_environment: str
+    view: "ObservationView"
     card: DataCard
     dataset_info: dict[str, Any]
 
@@ -157,7 +158,9 @@ class OfflineDataModule(L.LightningDataModule):
         source = self._open()
         chosen = environment_spec(h.environment) if h.environment else source.evaluation_spec
         family = family_of(chosen or source.spec)
-        view = choose_view(source.views or family.views, h.view, self.dataset)
+        # a chosen environment decides how it is flattened; without one, arrays that are flat already are their own view
+        views = family.views if h.environment else source.views or family.views
+        self.view = view = choose_view(views, h.view, self.dataset)
         self.environment = evaluation_environment(
             self.dataset, source.spec, chosen, view, source.score_reference, h.environment_kwargs
         )

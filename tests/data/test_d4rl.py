@@ -205,6 +205,16 @@ def test_two_robots_of_the_same_widths_must_be_told_apart(tmp_path):
         table(path, environment="Wlker2d-v4")
 
 
+def test_a_chosen_environment_decides_the_view(tmp_path):
+    path = write(tmp_path / "a.hdf5", antmaze())
+    with pytest.raises(UserError, match=r"shape \(31,\) through view goal, the data have \(29,\).*data.view"):
+        table(path, environment="AntMaze_UMaze-v4")
+    maze = [[1, 1, 1, 1, 1], [1, "g", 0, 0, 1], [1, 1, 1, 0, 1], [1, "r", 0, 0, 1], [1, 1, 1, 1, 1]]
+    data = table(path, environment="AntMaze_UMaze-v4", environment_kwargs={"maze_map": maze}, view="d4rl")
+    assert data.environment.fixed_goal == (-4.0, 4.0)
+    np.testing.assert_array_equal(data.transitions.reward.numpy(), published_rule(antmaze())["reward"])  # not relabelled
+
+
 def test_versions_of_an_environment_are_not_mixed(tmp_path):
     path = write(tmp_path / "walker2d_medium-v2.hdf5", FILES["walker2d_medium-v2.hdf5"]())
     with pytest.raises(UserError, match=r"collected in Walker2d-v4, but would be evaluated in Walker2d-v5"):
