@@ -138,10 +138,10 @@ def main() -> None:
             runs = [run(options, task, method, extra, seed) for seed in options.seeds]
             rows.append((task.dataset, unit, level, method, [r["last"] for r in runs], [r["best"] for r in runs]))
             print_table(rows, options.seeds)
-    for dataset, unit, level, method, last, _ in rows:
+    for dataset, _, level, method, last, _ in rows:
         if method in ("ours", "reference"):
             met = "met" if np.mean(last) > level else "missed"
-            print(f"goal {method}_above_behaviour_{dataset} {np.mean(last):.1f} >{level:.1f} ({unit}) {met}")
+            print(f"goal {method}_above_behaviour_{dataset} {np.mean(last):.1f} >{level:.1f} {met}")
 
 
 def print_table(rows: list[tuple[str, str, float, str, list[float], list[float]]], seeds: list[int]) -> None:
