@@ -14,11 +14,12 @@ from edp_lightning.errors import UserError
 class NumericsGuard(L.Callback):
     """Watches losses, gradient norms and Q-values of every gradient step.
 
-    The verdict is kept on the device and read every ``every_n_steps`` steps and before each checkpoint, so that watching
-    costs no synchronisation per step. Gradient norms are taken after averaging over ranks, hence all ranks stop together.
+    They are kept on the device and looked at every ``every_n_steps`` steps and before each checkpoint, so that watching
+    costs one copy and no synchronisation per step. Gradient norms are taken after averaging over ranks, hence all ranks stop
+    together.
 
     Args:
-        every_n_steps: Gradient steps between looks at the verdict.
+        every_n_steps: Gradient steps between looks at the values.
         q_bound: Mean |Q| above which a warning is given; when not given, twice what the data allow:
             max |reward| / (1 - discount).
     """
@@ -29,7 +30,8 @@ class NumericsGuard(L.Callback):
         self.every_n_steps = every_n_steps
         self.q_bound = q_bound
         self._names: list[str] = []
-        self._first_bad: Tensor | None = None  # (watched values,): batch index within the dataset's stream, -1 for none
+        self._window: Tensor | None = None  # (every_n_steps, watched values)
+        self._steps: list[int] = []  # gradient steps in the window's first rows
         self._warned = False
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -43,14 +45,14 @@ class NumericsGuard(L.Callback):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Note the first bad step of each value; look at the verdict when it is time."""
+        """Keep the values; look at them when it is time."""
         watched: dict[str, Tensor] = outputs["watched"]
-        values = torch.stack([value.detach().float() for value in watched.values()])
-        if self._first_bad is None:
+        values = list(watched.values())
+        if self._window is None:
             self._names = list(watched)
-            self._first_bad = torch.full((len(watched),), -1, dtype=torch.long, device=values.device)
-        fresh = ~values.isfinite() & (self._first_bad < 0)
-        self._first_bad = torch.where(fresh, trainer.global_step - 1, self._first_bad)
+            self._window = torch.zeros(self.every_n_steps, len(values), device=values[0].device)
+        torch.stack(values, out=self._window[len(self._steps)])
+        self._steps.append(trainer.global_step - 1)
         if trainer.global_step % self.every_n_steps == 0:
             self._judge(trainer)
             self._warn_of_divergence(trainer, float(outputs["q_magnitude"]))
@@ -60,13 +62,13 @@ class NumericsGuard(L.Callback):
         self._judge(trainer)
 
     def _judge(self, trainer: L.Trainer) -> None:
-        if self._first_bad is None:
+        if self._window is None:
             return
-        steps = self._first_bad.tolist()
-        bad = [(step, name) for step, name in zip(steps, self._names, strict=True) if step >= 0]
+        bad = (~self._window[: len(self._steps)].isfinite()).nonzero().tolist()  # in the order of steps
         if not bad:
+            self._steps.clear()
             return
-        step, name = min(bad, key=lambda entry: entry[0])
+        step, name = self._steps[bad[0][0]], self._names[bad[0][1]]
         path = Path(trainer.default_root_dir) / f"nonfinite_step{step}_rank{trainer.global_rank}.pt"
         batch = trainer.datamodule.batch_of_step(step)  # type: ignore[attr-defined]
         torch.save(batch._asdict(), path)

@@ -9,6 +9,22 @@ QAggregation = Literal["lcb", "min"]
 BackupChoice = Literal["critic", "ensemble"]
 
 
+class CriticTerms(NamedTuple):
+    """The critics' side of a gradient step on this rank's batch.
+
+    Attributes:
+        loss: Mean squared TD error over critics and batch, scalar.
+        q: Q-values, shape (num_critics, batch).
+        target: Their targets, shape (num_critics, batch).
+        gradients: Gradients of the loss in the order of the critics' parameters.
+    """
+
+    loss: Tensor
+    q: Tensor
+    target: Tensor
+    gradients: list[Tensor]
+
+
 class ActorTerms(NamedTuple):
     """What the actor loss of this rank's batch is put together from; scalars unless a shape is given.
 
@@ -76,11 +92,6 @@ def best_of_actions(q: Tensor, num_actions: int, aggregation: QAggregation, lcb_
     by_state = q.reshape(len(q), -1, num_actions)
     chosen = aggregate_q(by_state, aggregation, lcb_coef).argmax(dim=-1, keepdim=True)
     return by_state.gather(-1, chosen.expand(len(q), -1, -1)).squeeze(-1)
-
-
-def td_loss(q: Tensor, target: Tensor) -> Tensor:
-    """Return the mean squared TD error over critics and batch; both arguments (num_critics, batch)."""
-    return (q - target).square().mean()
 
 
 def aggregate_q(q: Tensor, aggregation: QAggregation, lcb_coef: float) -> Tensor:

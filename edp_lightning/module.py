@@ -2,42 +2,35 @@
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, ParamSpec, TypeVar
 
 import lightning as L
 import torch
 from torch import Tensor
 
-from edp_lightning.compatibility import agreed_width, check_checkpoint, check_trainer
-from edp_lightning.compilation import compile_or_eager
+from edp_lightning.compatibility import agreed_width, check_checkpoint, check_model, check_trainer
+from edp_lightning.compilation import compile_or_eager, start_step
 from edp_lightning.data.transitions import Batch
 from edp_lightning.diffusion import MeanRevertingSDE, ScheduleName
-from edp_lightning.errors import UserError
 from edp_lightning.losses import (
     ActorTerms,
     BackupChoice,
+    CriticTerms,
     QAggregation,
     actor_loss,
     aggregate_q,
-    best_of_actions,
-    max_over_actions,
     normalized,
-    td_loss,
-    td_target,
 )
 from edp_lightning.networks import NoiseNetwork, QEnsemble
-from edp_lightning.noise import NoiseSource, StepNoise
-from edp_lightning.optimization import LRSchedule, apply_gradients, learning_rate
-from edp_lightning.policy import (
-    UNIT_OF_ENTROPY,
-    BehaviorLoss,
-    DiffusionPolicy,
-    EntropyEstimator,
-    choose_candidate,
-    entropy_draws,
-)
+from edp_lightning.noise import NoiseSource
+from edp_lightning.objectives import Networks, ObjectiveOptions, Objectives
+from edp_lightning.optimization import LRSchedule, apply_gradients, learning_rate, loss_gradients, set_learning_rate
+from edp_lightning.policy import BehaviorLoss, DiffusionPolicy, EntropyEstimator, choose_candidate, entropy_draws
 from edp_lightning.rng import stream_seed
 from edp_lightning.scaling import ActionScaler, ObservationNormalizer
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 class EntropyDiffusionPolicy(L.LightningModule):
@@ -113,27 +106,14 @@ class EntropyDiffusionPolicy(L.LightningModule):
         super().__init__()
         hidden_dims = list(hidden_dims)
         self.save_hyperparameters()
-        if q_aggregation == "lcb" and num_critics < 2:
-            raise UserError(
-                "q_aggregation 'lcb' needs the spread of at least 2 critics but num_critics is "
-                f"{num_critics}: raise model.num_critics or set model.q_aggregation to 'min'"
-            )
-        if entropy_coef <= 0:
-            raise UserError(f"entropy_coef must be above 0 (got {entropy_coef}); use entropy: none to leave the term out")
-        if entropy_states is not None and entropy_states < 1:
-            raise UserError(f"entropy_states must be at least 1 (got {entropy_states}), or null for the whole batch")
-        if entropy == "reference" and num_diffusion_steps < 3:
-            raise UserError("entropy 'reference' skips the first diffusion step and needs num_diffusion_steps >= 3")
+        check_model(self.hparams)
         self.automatic_optimization = False
         self.strict_loading = True
-        self.discount = discount
         self.eta = eta
         self.entropy = entropy
-        self.bc_loss: BehaviorLoss = bc_loss
         self.q_aggregation: QAggregation = q_aggregation
         self.lcb_coef = lcb_coef
         self.num_backup_actions = num_backup_actions if max_q_backup else 1
-        self.backup_choice: BackupChoice = backup_choice
         self.num_candidates = num_candidates
         self.candidate_temperature = candidate_temperature
         self.lr_schedule: LRSchedule = lr_schedule
@@ -142,8 +122,6 @@ class EntropyDiffusionPolicy(L.LightningModule):
         self.register_buffer("log_entropy_coef", torch.tensor(entropy_coef).log())
         self.entropy_coef_of_state: Callable[[Tensor], Tensor] | None = None
         self._noise: NoiseSource | None = None
-        self._critic_terms: Callable[[Batch, StepNoise], tuple[Tensor, Tensor, Tensor]] = self.critic_terms
-        self._actor_terms: Callable[[Batch, StepNoise], ActorTerms] = self.actor_terms
 
     log_entropy_coef: Tensor
 
@@ -170,6 +148,7 @@ class EntropyDiffusionPolicy(L.LightningModule):
         self.critic = QEnsemble(h.observation_dim, h.action_dim, h.num_critics, h.hidden_dims, dtype)
         self.ema_actor = copy.deepcopy(self.actor).requires_grad_(False)
         self.target_critic = copy.deepcopy(self.critic).requires_grad_(False)
+        self.prepare_step(compiled=False)
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
         """Return Adam for the critics (the one Lightning counts) and for the actor."""
@@ -190,45 +169,18 @@ class EntropyDiffusionPolicy(L.LightningModule):
             self.device,
             h.entropy_states,
         )
-        if h.compile:
-            self._critic_terms = compile_or_eager(self.critic_terms)
-            self._actor_terms = compile_or_eager(self.actor_terms)
+        self.prepare_step(compiled=h.compile)
 
-    def critic_terms(self, batch: Batch, noise: StepNoise) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the TD loss (scalar), Q-values and targets (both (num_critics, batch))."""
-        with torch.no_grad():
-            next_observation = self.normalizer(batch.next_observation)
-            next_observation = next_observation.repeat_interleave(self.num_backup_actions, dim=0)
-            next_action = self.ema_actor.sample(next_observation, noise.next_action)
-            next_q = self.target_critic(next_observation, next_action)
-            if self.backup_choice == "critic":
-                next_q = max_over_actions(next_q, self.num_backup_actions)
-            else:
-                next_q = best_of_actions(next_q, self.num_backup_actions, self.q_aggregation, self.lcb_coef)
-            target = td_target(batch.reward, batch.terminated, batch.steps, next_q, self.discount)
-        q = self.critic(self.normalizer(batch.observation), batch.action)
-        return td_loss(q, target), q.detach(), target
+    def prepare_step(self, compiled: bool) -> None:
+        """Choose whether the pure functions of a gradient step are compiled for this module's device."""
 
-    def actor_terms(self, batch: Batch, noise: StepNoise) -> ActorTerms:
-        """Return behaviour loss, value and entropy of the one-step prediction; one network pass serves all three."""
-        policy, zero = self.actor, batch.action.new_zeros(())
-        observation = self.normalizer(batch.observation)
-        noisy = policy.sde.diffuse(batch.action, noise.time, noise.action)
-        predicted = policy.network(noisy, noise.time, observation)
-        bc_loss = policy.behavior_loss(batch.action, noisy, noise.time, noise.action, predicted, self.bc_loss)
-        clean = policy.sde.predict_clean(noisy, noise.time, predicted)
-        value = value_scale = entropy = coef = zero
-        entropy_scale = zero + 1
-        if self.eta != 0:
-            q = self.critic(observation, clean.clamp(-1.0, 1.0))
-            value = aggregate_q(q, self.q_aggregation, self.lcb_coef).mean()
-            value_scale = q.detach().abs().mean()
-        if self.entropy != "none":
-            entropy = policy.entropy(self.entropy, clean, observation, noise.entropy)
-            if UNIT_OF_ENTROPY[self.entropy] == "mean magnitude":
-                entropy_scale = entropy.detach().abs().mean()
-            coef = self.entropy_coef(observation[: len(entropy)])
-        return ActorTerms(bc_loss, value, value_scale, entropy, entropy_scale, coef)
+        def prepare(function: Callable[P, R]) -> Callable[P, R]:
+            return compile_or_eager(function, self.device) if compiled else function
+
+        names = ("bc_loss", "eta", "entropy", "q_aggregation", "lcb_coef", "discount", "backup_choice")
+        options = ObjectiveOptions(**{n: self.hparams[n] for n in names}, num_backup_actions=self.num_backup_actions)
+        networks = Networks(self.normalizer, self.actor, self.ema_actor, self.critic, self.target_critic)
+        self.objectives = Objectives(networks, options, self.entropy_coef, prepare)
 
     def entropy_coef(self, observation: Tensor) -> Tensor:
         """Return alpha: one scalar, or per normalised observation (states, observation_dim) if it is tuned so: (states,)."""
@@ -260,40 +212,34 @@ class EntropyDiffusionPolicy(L.LightningModule):
         critic_optimizer = self.optimizers()[0]  # type: ignore[index]
         # Lightning counts steps of wrapped optimizers. Only the critics' is, so global_step means gradient steps.
         actor_optimizer = self.optimizers(use_pl_optimizer=False)[1]  # type: ignore[index]
-        self._set_learning_rates(critic_optimizer, actor_optimizer)
-        noise = self._noise.draw(self.global_step, len(batch.action), self.global_rank, self.trainer.world_size)
-
+        for optimizer, name in ((critic_optimizer, "critic_lr"), (actor_optimizer, "actor_lr")):
+            rate = learning_rate(self.hparams[name], self.lr_schedule, self.global_step, self.trainer.max_steps)
+            set_learning_rate(optimizer, rate)
         log_now = (self.global_step + 1) % self.trainer.log_every_n_steps == 0  # type: ignore[attr-defined]
-        critic_loss, q, target = self._critic_terms(batch, noise)
-        critic_norm = apply_gradients(critic_optimizer, critic_loss, self.critic, self.gradient_clip_val)
+        noise = self._noise.draw(self.global_step, len(batch.action), self.global_rank, self.trainer.world_size)
+        start_step(self.device)
 
-        # Without weight gradients of the critics the actor's backward pass is a fifth cheaper.
-        self.critic.requires_grad_(False)
-        terms = self._actor_terms(batch, noise)
+        critic = self.objectives.critic_terms(batch, noise)
+        critic_norm = apply_gradients(critic_optimizer, self.critic, critic.gradients, self.gradient_clip_val)
+        terms = self.objectives.actor_terms(batch, noise)
         loss = self.actor_loss(terms)
-        actor_norm = apply_gradients(actor_optimizer, loss, self.actor, self.gradient_clip_val)
-        self.critic.requires_grad_(True)
+        actor_norm = apply_gradients(actor_optimizer, self.actor, loss_gradients(loss, self.actor), self.gradient_clip_val)
         watched = {
-            "critic/loss": critic_loss.detach(),
+            "critic/loss": critic.loss,
             "critic/gradient_norm": critic_norm,
             "actor/loss": loss.detach(),
             "actor/gradient_norm": actor_norm,
         }
         if log_now:
-            self._log_step(watched, q, target, terms)
-        return {"entropy": terms.entropy.detach(), "watched": watched, "q_magnitude": q.abs().mean()}
+            self._log_step(watched, critic, terms)
+        return {"entropy": terms.entropy.detach(), "watched": watched, "q_magnitude": critic.q.abs().mean()}
 
-    def _set_learning_rates(self, critic_optimizer: Any, actor_optimizer: Any) -> None:
-        for optimizer, name in ((critic_optimizer, "critic_lr"), (actor_optimizer, "actor_lr")):
-            rate = learning_rate(self.hparams[name], self.lr_schedule, self.global_step, self.trainer.max_steps)
-            for group in optimizer.param_groups:
-                group["lr"] = rate
-
-    def _log_step(self, watched: dict[str, Tensor], q: Tensor, target: Tensor, terms: ActorTerms) -> None:
+    def _log_step(self, watched: dict[str, Tensor], critic: CriticTerms, terms: ActorTerms) -> None:
+        q = critic.q
         values = watched | {
             "critic/q_mean": q.mean(),
             "critic/q_std": q.std(dim=0).mean() if len(q) > 1 else q.new_zeros(()),
-            "critic/target": target.mean(),
+            "critic/target": critic.target.mean(),
             "actor/bc_loss": terms.bc_loss.detach(),
             "actor/q_loss": normalized(terms.value.detach(), terms.value_scale) if self.eta != 0 else terms.value,
             "actor/entropy": terms.entropy.detach().mean(),

@@ -29,6 +29,12 @@ def learning_rate(base: float, schedule: LRSchedule, step: int, max_steps: int) 
     return base * 0.5 * (1 + math.cos(math.pi * min(step / max_steps, 1.0)))
 
 
+def set_learning_rate(optimizer: Any, rate: float) -> None:
+    """Set the learning rate of all parameter groups."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+
+
 def average_over_ranks(gradients: list[Tensor]) -> list[Tensor]:
     """Return gradients averaged over all ranks with one all-reduce; unchanged without a process group."""
     if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
@@ -40,17 +46,23 @@ def average_over_ranks(gradients: list[Tensor]) -> list[Tensor]:
     return [piece.view_as(g) for piece, g in zip(pieces, gradients, strict=True)]
 
 
-def apply_gradients(optimizer: Any, loss: Tensor, network: nn.Module, clip_norm: float | None) -> Tensor:
-    """Differentiate ``loss`` for ``network`` alone, average over ranks, clip the joint norm and step.
+def loss_gradients(loss: Tensor, network: nn.Module) -> list[Tensor]:
+    """Return the gradients of ``loss`` for the parameters of ``network`` alone, in their order.
 
     ``torch.autograd.grad`` keeps two losses in one batch out of DistributedDataParallel's reducer, which expects a single
     backward pass over all parameters.
+    """
+    return list(torch.autograd.grad(loss, list(network.parameters())))
+
+
+def apply_gradients(optimizer: Any, network: nn.Module, gradients: list[Tensor], clip_norm: float | None) -> Tensor:
+    """Average ``gradients`` (in the order of the network's parameters) over ranks, clip their joint norm and step.
 
     Returns:
         The joint gradient norm before clipping, scalar.
     """
-    parameters = [p for p in network.parameters() if p.requires_grad]
-    gradients = average_over_ranks(list(torch.autograd.grad(loss, parameters)))
+    parameters = list(network.parameters())
+    gradients = average_over_ranks(gradients)
     for parameter, gradient in zip(parameters, gradients, strict=True):
         parameter.grad = gradient
     norm = torch.nn.utils.get_total_norm(gradients)

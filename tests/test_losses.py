@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from edp_lightning.losses import aggregate_q, best_of_actions, max_over_actions, normalized, td_loss, td_target
+from edp_lightning.losses import aggregate_q, best_of_actions, max_over_actions, normalized, td_target
 
 
 def test_td_target_by_hand():
@@ -28,10 +28,6 @@ def test_best_of_actions_evaluates_one_common_action_with_every_critic():
     torch.testing.assert_close(best_of_actions(q, 2, "lcb", 1.0), torch.tensor([[5.0, 2.0], [3.0, -1.0]]))
     torch.testing.assert_close(best_of_actions(q, 2, "min", 0.0), torch.tensor([[5.0, 2.0], [3.0, -1.0]]))
     torch.testing.assert_close(best_of_actions(q, 1, "lcb", 4.0), q)
-
-
-def test_td_loss_is_the_mean_over_critics_and_rows():
-    assert td_loss(torch.tensor([[1.0, 2.0], [3.0, 4.0]]), torch.zeros(2, 2)).item() == pytest.approx(7.5)
 
 
 def test_lcb_uses_the_unbiased_spread():

@@ -1,12 +1,18 @@
+from types import SimpleNamespace
+
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from edp_lightning import critic_passes
+from edp_lightning.callbacks import NumericsGuard, TargetNetworkUpdate
 from edp_lightning.data.transitions import Batch
 from edp_lightning.errors import UserError
+from edp_lightning.losses import aggregate_q, max_over_actions, normalized, td_target
 from edp_lightning.module import EntropyDiffusionPolicy
 from edp_lightning.networks import CoefficientNetwork
 from edp_lightning.noise import NoiseSource
-from edp_lightning.optimization import apply_gradients, learning_rate
+from edp_lightning.optimization import apply_gradients, learning_rate, loss_gradients
 
 
 def build(**kwargs):
@@ -29,26 +35,102 @@ def noise(module, rows=16, draws=0, step=0):
     return source.draw(step, rows)
 
 
+def autograd_terms(module, data, draws):
+    """The same losses the plain way: whole ensemble, autograd through everything, in the order they are stepped."""
+    n = module.num_backup_actions
+    with torch.no_grad():
+        following = module.normalizer(data.next_observation).repeat_interleave(n, dim=0)
+        values = module.target_critic(following, module.ema_actor.sample(following, draws.next_action))
+        target = td_target(data.reward, data.terminated, data.steps, max_over_actions(values, n), module.hparams["discount"])
+    q = module.critic(module.normalizer(data.observation), data.action)
+    critic_loss = (q - target).square().mean()
+    _, clean, observation = module.objectives.predict_clean(data, draws)
+    q = module.critic(observation, clean.clamp(-1.0, 1.0))
+    value = aggregate_q(q, module.q_aggregation, module.lcb_coef).mean()
+    return critic_loss, normalized(value, q.abs().mean())
+
+
+def relative_error(ours, exact):
+    ours, exact = (torch.cat([g.flatten() for g in gradients]) for gradients in (ours, exact))
+    return ((ours - exact).norm() / exact.norm()).item()
+
+
+ERRORS = {"float32": (1e-6, 2e-6, 2e-6), "bfloat16": (5e-3, 1e-2, 5e-2)}
+"""Relative errors: of the losses, of the critics' gradient, of the actor's, where a0hat may cross the action box's edge."""
+
+
+@pytest.mark.parametrize(
+    ("precision", "compiled", "aggregation"),
+    [
+        ("float32", False, "lcb"),
+        ("float32", False, "min"),
+        ("bfloat16", False, "lcb"),
+        ("float32", True, "lcb"),
+        pytest.param("bfloat16", True, "lcb", marks=pytest.mark.slow),
+    ],
+)
+def test_gradients_in_chunks_equal_autograd(monkeypatch, precision, compiled, aggregation):
+    loss_error, critic_error, actor_error = ERRORS[precision]
+    monkeypatch.setattr(critic_passes, "CHUNK_BYTES", 256 * 32 * 4)  # two chunks in bfloat16, four in float32
+    options = {"entropy": "none", "max_q_backup": True, "num_backup_actions": 3, "q_aggregation": aggregation}
+    exact, module = build(**options), build(hidden_precision=precision, **options)
+    module.load_state_dict(exact.state_dict())
+    module.prepare_step(compiled)
+    data, draws = batch(256), noise(module, 256)
+    critic_loss, value_loss = autograd_terms(exact, data, draws)
+    critic = module.objectives.critic_terms(data, draws)
+    assert critic.loss.item() == pytest.approx(critic_loss.item(), rel=loss_error)
+    assert relative_error(critic.gradients, loss_gradients(critic_loss, exact.critic)) < critic_error
+    terms = module.objectives.actor_terms(data, draws)
+    ours = normalized(terms.value, terms.value_scale)
+    assert ours.item() == pytest.approx(value_loss.item(), rel=loss_error)
+    assert relative_error(loss_gradients(ours, module.actor), loss_gradients(value_loss, exact.actor)) < actor_error
+
+
 @pytest.mark.parametrize("entropy", ["none", "reference", "bridge", "path"])
 def test_actor_loss_gives_the_critics_no_gradient_and_targets_are_constants(entropy):
     module = build(entropy=entropy)
     draws = {"none": 0, "reference": 1, "bridge": 2, "path": 5}[entropy]
-    module.critic.requires_grad_(False)
-    module.actor_loss(module.actor_terms(batch(), noise(module, draws=draws))).backward()
-    module.critic.requires_grad_(True)
+    module.actor_loss(module.objectives.actor_terms(batch(), noise(module, draws=draws))).backward()
     assert all(p.grad is None for p in [*module.critic.parameters(), *module.target_critic.parameters()])
     assert all(p.grad is not None for p in module.actor.parameters())
     module.zero_grad()
-    loss, _, target = module.critic_terms(batch(), noise(module, draws=draws))
-    assert not target.requires_grad
-    loss.backward()
+    terms = module.objectives.critic_terms(batch(), noise(module, draws=draws))
+    assert not terms.target.requires_grad
+    assert [g.shape for g in terms.gradients] == [p.shape for p in module.critic.parameters()]
     assert all(p.grad is None for p in [*module.actor.parameters(), *module.ema_actor.parameters()])
+
+
+class NoHostSync(TorchDispatchMode):
+    """Fails where Python reads a number from the device."""
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        assert function is not torch.ops.aten._local_scalar_dense.default, "a gradient step waits for the device"
+        return function(*args, **(kwargs or {}))
+
+
+def test_a_gradient_step_reads_no_number_from_the_device():
+    module = build(entropy="reference", max_q_backup=True)
+    optimizers = module.configure_optimizers()
+    guard, target_update = NumericsGuard(), TargetNetworkUpdate()
+    trainer = SimpleNamespace(
+        optimizers=optimizers, global_step=1, world_size=1, log_every_n_steps=100, max_steps=-1, strategy=None, global_rank=0
+    )
+    module._trainer = trainer
+    module.optimizers = lambda use_pl_optimizer=True: optimizers
+    module.on_fit_start()
+    target_update.on_train_start(trainer, module)
+    data = batch()
+    with NoHostSync():
+        outputs = module.training_step(data, 0)
+        for callback in (guard, target_update):
+            callback.on_train_batch_end(trainer, module, outputs, data, 0)
 
 
 def test_target_by_an_independent_calculation():
     module = build(max_q_backup=True, num_backup_actions=3, discount=0.9)
     data, draws = batch(4), noise(module, 4)
-    _, q, target = module.critic_terms(data, draws)
+    _, q, target, _ = module.objectives.critic_terms(data, draws)
     for row in range(4):
         actions = module.ema_actor.sample(data.next_observation[row].expand(3, 3), draws.next_action[:, 3 * row : 3 * row + 3])
         values = module.target_critic(data.next_observation[row].expand(3, 3), actions)
@@ -61,7 +143,7 @@ def test_target_by_an_independent_calculation():
 def test_terminated_rows_do_not_bootstrap():
     module = build()
     data = batch()._replace(terminated=torch.ones(16))
-    torch.testing.assert_close(module.critic_terms(data, noise(module))[2], data.reward.expand(4, 16))
+    torch.testing.assert_close(module.objectives.critic_terms(data, noise(module)).target, data.reward.expand(4, 16))
 
 
 def test_noise_of_a_step_is_shared_out_over_ranks_and_repeats():
@@ -90,8 +172,8 @@ def test_behaviour_cloning_learns_a_conditional_action():
         observation = torch.randn(128, 3, generator=generator)
         action = torch.stack([torch.tanh(observation[:, 0]), -torch.tanh(observation[:, 1])], dim=1)
         data = Batch(observation, action, torch.zeros(128), observation, torch.zeros(128), torch.ones(128))
-        loss = module.actor_loss(module.actor_terms(data, noise(module, 128, step=step)))
-        apply_gradients(optimizer, loss, module.actor, None)
+        loss = module.actor_loss(module.objectives.actor_terms(data, noise(module, 128, step=step)))
+        apply_gradients(optimizer, module.actor, loss_gradients(loss, module.actor), None)
     generators = [torch.Generator().manual_seed(i) for i in range(64)]
     observation = torch.randn(64, 3, generator=torch.Generator().manual_seed(99))
     expected = torch.stack([torch.tanh(observation[:, 0]), -torch.tanh(observation[:, 1])], dim=1)
@@ -133,7 +215,7 @@ def test_normalised_observations_do_not_depend_on_units():
 
 def test_one_nat_of_path_entropy_is_worth_the_coefficient():
     module = build(entropy="path", entropy_coef=0.3)
-    terms = module.actor_terms(batch(), noise(module, draws=5))
+    terms = module.objectives.actor_terms(batch(), noise(module, draws=5))
     without = terms._replace(entropy_coef=torch.zeros(()))
     more = terms._replace(entropy=terms.entropy + 1)
     torch.testing.assert_close(module.actor_loss(terms) - module.actor_loss(more), torch.tensor(0.3))
@@ -143,7 +225,7 @@ def test_one_nat_of_path_entropy_is_worth_the_coefficient():
 @pytest.mark.parametrize("entropy", ["reference", "bridge"])
 def test_other_estimates_are_weighed_against_their_magnitude(entropy):
     module = build(entropy=entropy, entropy_coef=0.3)
-    terms = module.actor_terms(batch(), noise(module, draws=2))
+    terms = module.objectives.actor_terms(batch(), noise(module, draws=2))
     bonus = 0.3 * terms.entropy.mean() / terms.entropy.abs().mean()
     without = terms._replace(entropy_coef=torch.zeros(()))
     torch.testing.assert_close(module.actor_loss(without) - module.actor_loss(terms), bonus)
@@ -153,30 +235,31 @@ def test_each_state_weighs_its_own_entropy():
     module = build(entropy="path")
     module.entropy_coef_of_state = lambda observation: observation[:, 0] ** 2
     data, draws = batch(), noise(module, draws=5)
-    terms = module.actor_terms(data, draws)
+    terms = module.objectives.actor_terms(data, draws)
     bonus = (data.observation[:, 0] ** 2 * terms.entropy).mean()
     without = terms._replace(entropy_coef=torch.zeros(()))
     torch.testing.assert_close(module.actor_loss(without) - module.actor_loss(terms), bonus)
 
 
-def test_compiled_losses_equal_eager_ones():
-    module = build(entropy="path")
+def test_a_compiled_step_sees_changes_of_the_coefficient():
+    module = build(entropy="path", eta=0.0)
     network = CoefficientNetwork(3, 0.01)
     module.entropy_coef_of_state = network.forward
     data, draws = batch(), noise(module, draws=5)
-    compiled = torch.compile(module.critic_terms, dynamic=False), torch.compile(module.actor_terms, dynamic=False)
-    torch.testing.assert_close(compiled[0](data, draws), module.critic_terms(data, draws), atol=1e-5, rtol=1e-5)
-    torch.testing.assert_close(compiled[1](data, draws), module.actor_terms(data, draws), atol=1e-4, rtol=1e-4)
-    torch.nn.init.ones_(network.output.bias)  # what a compiled function reads may change between its calls
-    torch.testing.assert_close(compiled[1](data, draws).entropy_coef, module.entropy_coef(data.observation))
+    eager = module.objectives.actor_terms(data, draws)
+    module.prepare_step(compiled=True)
+    torch.testing.assert_close(module.objectives.actor_terms(data, draws), eager, atol=1e-4, rtol=1e-4)
+    torch.nn.init.ones_(network.output.bias)
+    terms = module.objectives.actor_terms(data, draws)
+    torch.testing.assert_close(terms.entropy_coef, module.entropy_coef(data.observation))
 
 
 def test_clipping_bounds_the_joint_norm():
     module = build()
     optimizer = torch.optim.SGD(module.critic.parameters(), lr=1.0)
     before = [p.detach().clone() for p in module.critic.parameters()]
-    loss = module.critic_terms(batch(), noise(module))[0] * 1000
-    norm = apply_gradients(optimizer, loss, module.critic, 0.5)
+    gradients = [gradient * 1000 for gradient in module.objectives.critic_terms(batch(), noise(module)).gradients]
+    norm = apply_gradients(optimizer, module.critic, gradients, 0.5)
     moved = torch.stack([(a - b).norm() for a, b in zip(module.critic.parameters(), before, strict=True)]).norm()
     assert norm > 0.5
     assert moved.item() == pytest.approx(0.5, rel=1e-4)
@@ -207,5 +290,5 @@ def test_impossible_settings_are_refused(wrong, message):
 
 def test_one_critic_works_with_the_minimum():
     module = build(num_critics=1, q_aggregation="min")
-    terms = module.actor_terms(batch(), noise(module))
+    terms = module.objectives.actor_terms(batch(), noise(module))
     assert torch.isfinite(module.actor_loss(terms))

@@ -2,7 +2,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from edp_lightning.networks import NoiseNetwork, QEnsemble, mish
+from edp_lightning.networks import NoiseNetwork, QEnsemble, mish, mish_with_derivative
 
 
 @pytest.fixture
@@ -62,11 +62,11 @@ def test_noise_network_depends_on_each_input_and_on_time():
 
 
 def test_one_exponential_mish_is_mish():
-    from edp_lightning.networks import _OneExpMish
-
-    x = torch.linspace(-30, 40, 1001, dtype=torch.float32).requires_grad_()
-    ours, theirs = _OneExpMish.apply(x), F.mish(x)
-    torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=1e-6)
-    (a,), (b,) = torch.autograd.grad(ours.sum(), x), torch.autograd.grad(theirs.sum(), x)
-    torch.testing.assert_close(a, b, atol=2e-6, rtol=1e-5)
-    torch.testing.assert_close(mish(x), theirs)
+    x = torch.linspace(-30, 40, 1001).requires_grad_()
+    exact = x.detach().double().requires_grad_()
+    ours, theirs = mish(x), F.mish(exact)
+    torch.testing.assert_close(ours.double(), theirs, atol=1e-12, rtol=5e-7)  # relative: also where it is nearly 0
+    (a,), (b,) = torch.autograd.grad(ours.sum(), x), torch.autograd.grad(theirs.sum(), exact)
+    torch.testing.assert_close(a.double(), b, atol=5e-7, rtol=0)
+    torch.testing.assert_close(mish_with_derivative(x.detach()), (ours.detach(), a))
+    assert mish(x.bfloat16()).dtype == torch.bfloat16

@@ -10,7 +10,7 @@ from edp_lightning.errors import UserError
 def test_target_moves_by_the_share():
     target, source = nn.Linear(3, 2), nn.Linear(3, 2)
     before = [p.detach().clone() for p in target.parameters()]
-    move_towards(target, source, 0.25)
+    move_towards(list(target.parameters()), list(source.parameters()), 0.25)
     for old, new, goal in zip(before, target.parameters(), source.parameters(), strict=True):
         torch.testing.assert_close(new, 0.75 * old + 0.25 * goal)
 
