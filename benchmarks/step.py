@@ -20,6 +20,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from datetime import date
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -32,6 +33,7 @@ from benchmarks.baseline import PlainStep
 from edp_lightning.callbacks.target_update import move_towards
 from edp_lightning.cli import FORCED_CALLBACKS
 from edp_lightning.data.loader import TransitionLoader
+from edp_lightning.data.table import TransitionTable
 from edp_lightning.data.transitions import Batch
 from edp_lightning.module import EntropyDiffusionPolicy
 from edp_lightning.noise import NoiseSource
@@ -77,7 +79,9 @@ class Data(L.LightningDataModule):
             flag,
             torch.ones(TABLE_ROWS),
         )
-        self.transitions = Batch(*(column.to(device) for column in table))
+        self.table = TransitionTable.from_batch(table).to(device)
+        self.transitions = self.table.columns
+        self.facts = SimpleNamespace(reward=SimpleNamespace(low=float(table.reward.min()), high=float(table.reward.max())))
         self.observation_mean, self.observation_std = torch.full((OBSERVATION,), 0.1), torch.full((OBSERVATION,), 1.1)
         self.action_low, self.action_high = -torch.ones(ACTION), torch.ones(ACTION)
         self.card = self
@@ -87,7 +91,7 @@ class Data(L.LightningDataModule):
         return "random"
 
     def loader(self) -> TransitionLoader:
-        return TransitionLoader(self.transitions, ROWS, 1_000_000, seed=0)
+        return TransitionLoader(self.table, ROWS, 1_000_000, seed=0)
 
     def train_dataloader(self) -> "Turns":
         return Turns(self.loader(), self.turns)

@@ -37,10 +37,14 @@ def check_trainer(trainer: L.Trainer) -> None:
     """Refuse precisions and strategies under which the gradient step would be wrong or hang.
 
     Raises:
-        UserError: For ``16-mixed``, and for strategies other than a single device and DDP.
+        UserError: For any precision but ``32-true``, which is the model's to choose, and for strategies other than a single
+            device and DDP.
     """
-    if trainer.precision == "16-mixed":
-        raise UserError("trainer.precision 16-mixed is not supported: use 32-true with model.hidden_precision bfloat16")
+    if trainer.precision != "32-true":
+        raise UserError(
+            f"trainer.precision {trainer.precision} is not supported: it would reach heads and optimizers. Use "
+            "32-true with model.hidden_precision bfloat16"
+        )
     if not isinstance(trainer.strategy, (SingleDeviceStrategy, DDPStrategy)):
         raise UserError(
             f"{type(trainer.strategy).__name__} is not supported: the networks fit on any device many times over, so sharding "

@@ -69,7 +69,7 @@ class EntropyDiffusionPolicy(L.LightningModule):
         lr_schedule: ``constant``, or ``cosine`` to zero at ``trainer.max_steps``, changed every step.
         gradient_clip_val: Bound on the joint gradient norm of the critics, and of the actor; null for none.
         hidden_precision: Precision of the hidden layers' products; heads, losses and optimizers are float32.
-        compile: Compile the two loss functions with ``torch.compile``, where a compiler is found.
+        compile: Compile the functions of a gradient step with ``torch.compile``, where a compiler is found.
         seed: Seed of all noise in training and of candidate choice in prediction.
     """
 

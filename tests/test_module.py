@@ -288,6 +288,14 @@ def test_impossible_settings_are_refused(wrong, message):
         build(**wrong)
 
 
+@pytest.mark.parametrize("precision", ["16-mixed", "bf16-mixed", "bf16-true", "64-true"])
+def test_the_trainers_precision_is_refused_in_favour_of_the_models(precision):
+    module = build()
+    module._trainer = SimpleNamespace(precision=precision)
+    with pytest.raises(UserError, match="Use 32-true with model"):
+        module.setup("fit")
+
+
 def test_one_critic_works_with_the_minimum():
     module = build(num_critics=1, q_aggregation="min")
     terms = module.objectives.actor_terms(batch(), noise(module))
