@@ -4,7 +4,7 @@ import json
 import time
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import lightning as L
 import torch
@@ -18,9 +18,10 @@ from edp_lightning.errors import UserError
 from edp_lightning.evaluation import EpisodeResult, rollout
 from edp_lightning.metrics import EpisodeReturn, NormalizedScore, SuccessRate
 from edp_lightning.results import result_record
+from edp_lightning.workers import Environments, LocalEnvironments, WorkerEnvironments
 
-if TYPE_CHECKING:
-    import gymnasium as gym
+WORTH_WORKERS = 20_000
+"""Environment steps of an evaluation, at most, from which on processes for environments are worth their start."""
 
 
 class EnvironmentEvaluation(L.Callback):
@@ -33,11 +34,20 @@ class EnvironmentEvaluation(L.Callback):
     Args:
         num_episodes: Episodes per evaluation during training and of ``validate``.
         num_test_episodes: Episodes of ``test``.
-        num_envs: Environments that run side by side.
+        num_envs: Environments that run side by side; their candidate actions go through the networks together.
+        num_workers: Processes that step the environments; 0 steps them in this one. When not given: as many as torch has
+            threads, if an evaluation may take 20,000 environment steps or more. They live as long as the run.
         seed: Seed of the first episode; episode i uses seed + i.
     """
 
-    def __init__(self, num_episodes: int = 20, num_test_episodes: int = 100, num_envs: int = 20, seed: int = 10_000) -> None:
+    def __init__(
+        self,
+        num_episodes: int = 20,
+        num_test_episodes: int = 100,
+        num_envs: int = 20,
+        num_workers: int | None = None,
+        seed: int = 10_000,
+    ) -> None:
         for name, value in (
             ("num_episodes", num_episodes),
             ("num_test_episodes", num_test_episodes),
@@ -47,9 +57,12 @@ class EnvironmentEvaluation(L.Callback):
                 raise UserError(f"evaluation.{name} must be at least 1; got {value}")
         self.num_episodes = num_episodes
         self.num_test_episodes = num_test_episodes
+        if num_workers is not None and num_workers < 0:
+            raise UserError(f"evaluation.num_workers must be at least 0; got {num_workers}")
         self.num_envs = num_envs
+        self.num_workers = num_workers
         self.seed = seed
-        self._envs: list[gym.Env[Any, Any]] = []
+        self._envs: Environments | None = None
 
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Evaluate and log; skipped in Lightning's sanity check."""
@@ -87,10 +100,8 @@ class EnvironmentEvaluation(L.Callback):
         start = time.perf_counter()
         failure: Exception | None = None
         try:
-            while len(self._envs) < min(self.num_envs, len(mine)):
-                self._envs.append(environment.make())
             with isolate_rng():
-                results = rollout(self._envs, pl_module.act, mine) if mine else []  # type: ignore[arg-type]
+                results = rollout(self._environments(environment, len(mine)), pl_module.act, mine)  # type: ignore[arg-type]
         except Exception as error:  # an environment may raise anything
             failure, results = error, []
         seconds = time.perf_counter() - start
@@ -105,10 +116,30 @@ class EnvironmentEvaluation(L.Callback):
         pl_module.log("speed/evaluation_seconds", seconds, rank_zero_only=True)
         return _gather(results), scores
 
+    def _environments(self, environment: Any, num_episodes: int) -> Environments:
+        """Return enough environments; those of an earlier evaluation if there were enough."""
+        count = min(self.num_envs, num_episodes)
+        if self._envs is None or len(self._envs) < count:
+            self._close()
+            workers = min(self._workers(environment, num_episodes), count)
+            if workers > 0:
+                self._envs = WorkerEnvironments(environment.make, count, workers)
+            else:
+                self._envs = LocalEnvironments([environment.make() for _ in range(count)])
+        return self._envs
+
+    def _workers(self, environment: Any, num_episodes: int) -> int:
+        """Return the number of processes for environments; torch's threads are the share of the machine the run was given."""
+        if self.num_workers is not None:
+            return self.num_workers
+        steps = num_episodes * (environment.max_episode_steps or WORTH_WORKERS)
+        threads = torch.get_num_threads()
+        return threads if threads > 1 and steps >= WORTH_WORKERS else 0
+
     def _close(self) -> None:
-        for env in self._envs:
-            env.close()
-        self._envs = []
+        if self._envs is not None:
+            self._envs.close()
+        self._envs = None
 
     def _log(self, module: L.LightningModule, environment: Any, results: list[EpisodeResult]) -> dict[str, float]:
         device = module.device

@@ -1,18 +1,15 @@
 """Rollouts of a policy in several environments at once. Knows no model: a policy is a function from observations to actions."""
 
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from edp_lightning.rng import stream_seed
-
-if TYPE_CHECKING:
-    import gymnasium as gym
+from edp_lightning.workers import Answer, Command, Environments
 
 Act = Callable[[Tensor, Sequence[torch.Generator]], Tensor]
 """(observations (n, observation_dim) float32, one generator per row) -> actions (n, action_dim) in environment units."""
@@ -37,35 +34,24 @@ class EpisodeResult:
     final: dict[str, float] = field(default_factory=dict)
 
 
-class _Slot:
-    """One environment with the episode that runs in it."""
+@dataclass
+class _Episode:
+    """An episode under way."""
 
-    def __init__(self, env: "gym.Env[NDArray[np.float32], NDArray[np.float32]]") -> None:
-        self.env = env
-        self.result: EpisodeResult | None = None
-        self.index = -1
-        self.observation: NDArray[np.float32] = np.empty(0, dtype=np.float32)
-        self.generator = torch.Generator()
+    index: int
+    result: EpisodeResult
+    generator: torch.Generator
 
-    def start(self, index: int, seed: int) -> None:
-        self.index = index
-        self.observation, _ = self.env.reset(seed=seed)
-        self.generator.manual_seed(stream_seed(seed, "episode", 0))
-        self.result = EpisodeResult(seed)
-
-    def step(self, action: NDArray[np.float32]) -> bool:
-        assert self.result is not None
-        self.observation, reward, terminated, truncated, info = self.env.step(action)
-        self.result.episode_return += float(reward)
+    def add(self, answer: Answer) -> None:
+        self.result.episode_return += answer.reward
         self.result.length += 1
-        if "success" in info:
-            self.result.success = bool(self.result.success) or bool(info["success"])
-        self.result.final = {name: float(value) for name, value in info.get("progress", {}).items()}
-        return bool(terminated or truncated)
+        if answer.success is not None:
+            self.result.success = bool(self.result.success) or answer.success
+        self.result.final = dict(answer.progress)
 
 
 def rollout(
-    envs: "Sequence[gym.Env[NDArray[np.float32], NDArray[np.float32]]]",
+    envs: Environments,
     act: Act,
     seeds: Sequence[int],
     on_episode: Callable[[EpisodeResult], None] | None = None,
@@ -76,7 +62,7 @@ def rollout(
     on its seed only: the policy's draws come from a generator of the episode, whatever runs beside it.
 
     Args:
-        envs: Environments to play in; their observations are flat float32 boxes. They stay open.
+        envs: Environments to play in. They stay open.
         act: The policy.
         seeds: Reset seed of each episode.
         on_episode: Called with each finished episode, for progress.
@@ -84,26 +70,34 @@ def rollout(
     Returns:
         One result per seed, in the order of ``seeds``.
     """
-    waiting = list(reversed(list(enumerate(seeds))))
-    slots = [_Slot(env) for env in envs[: len(seeds)]]
-    for slot in slots:
-        slot.start(*waiting.pop())
+    waiting = deque(enumerate(seeds))
+    running: dict[int, _Episode] = {}
     finished: dict[int, EpisodeResult] = {}
-    active = list(slots)
-    while active:
-        observations = torch.from_numpy(np.stack([slot.observation for slot in active]))
-        actions = act(observations, [slot.generator for slot in active]).cpu().numpy()
-        remaining = []
-        for slot, action in zip(active, actions, strict=True):
-            if not slot.step(action):
-                remaining.append(slot)
-                continue
-            assert slot.result is not None
-            finished[slot.index] = slot.result
-            if on_episode is not None:
-                on_episode(slot.result)
-            if waiting:
-                slot.start(*waiting.pop())
-                remaining.append(slot)
-        active = remaining
+
+    def start(slot: int) -> int:
+        index, seed = waiting.popleft()
+        generator = torch.Generator().manual_seed(stream_seed(seed, "episode", 0))
+        running[slot] = _Episode(index, EpisodeResult(seed), generator)
+        return seed
+
+    commands: dict[int, Command] = {slot: start(slot) for slot in range(min(len(envs), len(seeds)))}
+    while commands:
+        answers = envs.advance(commands)
+        following: dict[int, Command] = {}
+        for slot, answer in answers.items():
+            episode = running[slot]
+            if not isinstance(commands[slot], int):
+                episode.add(answer)
+            if answer.done:
+                finished[episode.index] = running.pop(slot).result
+                if on_episode is not None:
+                    on_episode(episode.result)
+                if waiting:
+                    following[slot] = start(slot)
+        going = [slot for slot in answers if slot not in following and slot in running]
+        if going:
+            observations = torch.from_numpy(np.stack([answers[slot].observation for slot in going]))
+            actions = act(observations, [running[slot].generator for slot in going]).cpu().numpy()
+            following.update(zip(going, actions, strict=True))
+        commands = following
     return [finished[index] for index in range(len(seeds))]

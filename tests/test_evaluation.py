@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from edp_lightning.evaluation import rollout
+from edp_lightning.workers import LocalEnvironments, WorkerEnvironments
 
 
 class Countdown(gym.Env):
@@ -26,6 +27,10 @@ class Countdown(gym.Env):
         return np.array([self.left, self.total], dtype=np.float32), float(action[0]), self.left == 0, False, info
 
 
+def play(envs, policy, seeds, **kwargs):
+    return rollout(LocalEnvironments(envs), policy, seeds, **kwargs)
+
+
 def act(observation, generators):
     noise = torch.stack([torch.randn(1, generator=g) for g in generators])
     return torch.tanh(observation[:, 1:] + noise)
@@ -34,32 +39,32 @@ def act(observation, generators):
 def sequential(seeds):
     results = []
     for seed in seeds:
-        results += rollout([Countdown()], act, [seed])
+        results += play([Countdown()], act, [seed])
     return results
 
 
 @pytest.mark.parametrize("num_envs", [1, 3, 20])
 def test_vectorised_rollouts_equal_a_sequential_loop(num_envs):
     seeds = list(range(100, 112))
-    together = rollout([Countdown() for _ in range(num_envs)], act, seeds)
+    together = play([Countdown() for _ in range(num_envs)], act, seeds)
     assert together == sequential(seeds)
 
 
 def test_short_episodes_do_not_crowd_out_long_ones():
     seeds = list(range(21))
-    results = rollout([Countdown() for _ in range(4)], act, seeds)
+    results = play([Countdown() for _ in range(4)], act, seeds)
     assert [r.seed for r in results] == seeds
     assert [r.length for r in results] == [1 + seed % 7 for seed in seeds]  # every episode to its end, each once
 
 
 def test_outcome_of_an_episode_does_not_depend_on_its_company():
-    (alone,) = rollout([Countdown()], act, [6])
-    beside = rollout([Countdown() for _ in range(3)], act, [13, 6, 20])[1]
+    (alone,) = play([Countdown()], act, [6])
+    beside = play([Countdown() for _ in range(3)], act, [13, 6, 20])[1]
     assert alone == beside
 
 
 def test_success_counts_if_it_was_ever_true_and_progress_is_the_last():
-    for result in rollout([Countdown()], lambda o, g: torch.ones(len(o), 1), [3]):
+    for result in play([Countdown()], lambda o, g: torch.ones(len(o), 1), [3]):
         assert result.success
         assert result.final == {"left": 0}
         assert result.episode_return == 4
@@ -67,5 +72,43 @@ def test_success_counts_if_it_was_ever_true_and_progress_is_the_last():
 
 def test_finished_episodes_are_reported():
     seen = []
-    rollout([Countdown() for _ in range(2)], act, [1, 2, 3], on_episode=seen.append)
+    play([Countdown() for _ in range(2)], act, [1, 2, 3], on_episode=seen.append)
     assert sorted(r.seed for r in seen) == [1, 2, 3]
+
+
+class Fragile(Countdown):
+    """Fails in the second step of an episode."""
+
+    def reset(self, *, seed=None, options=None):
+        observation, info = super().reset(seed=seed)
+        self.length = self.left
+        return observation, info
+
+    def step(self, action):
+        if self.left < self.length:
+            raise ValueError("broken joint")
+        return super().step(action)
+
+
+@pytest.fixture
+def workers(request):
+    environments = WorkerEnvironments(request.param, 5, 2)
+    yield environments
+    environments.close()
+    assert not any(process.is_alive() for process in environments._processes)
+
+
+@pytest.mark.parametrize("workers", [Countdown], indirect=True)
+def test_processes_give_the_episodes_of_a_sequential_loop(workers):
+    seeds = list(range(100, 112))
+    assert rollout(workers, act, seeds) == sequential(seeds)
+    assert rollout(workers, act, seeds[:3]) == sequential(seeds[:3])  # the same environments again, not all of them
+    workers._processes[1].kill()
+    with pytest.raises(RuntimeError, match="died"):
+        rollout(workers, act, seeds)
+
+
+@pytest.mark.parametrize("workers", [Fragile], indirect=True)
+def test_a_failure_in_a_process_is_told_with_its_traceback(workers):
+    with pytest.raises(RuntimeError, match="broken joint"):
+        rollout(workers, act, [3, 4])

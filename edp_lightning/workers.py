@@ -1,0 +1,171 @@
+"""Environments that are stepped together: in this process, or shared out over processes of their own. Knows no torch."""
+
+import multiprocessing
+import signal
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    import gymnasium as gym
+
+Floats = NDArray[np.float32]
+Command = int | Floats
+"""Seed of a new episode, or the action of the next step."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What an environment said to a command.
+
+    Attributes:
+        observation: The observation, shape (observation_dim,).
+        reward: Reward of the step; 0 after a reset.
+        done: Whether the episode is over.
+        success: ``info["success"]``, if there is one.
+        progress: Numbers in ``info["progress"]``.
+    """
+
+    observation: Floats
+    reward: float = 0.0
+    done: bool = False
+    success: bool | None = None
+    progress: Mapping[str, float] = field(default_factory=dict)
+
+
+class Environments(Protocol):
+    """Numbered environments."""
+
+    def __len__(self) -> int:
+        """Return how many there are."""
+
+    def advance(self, commands: Mapping[int, Command]) -> dict[int, Answer]:
+        """Reset or step some environments; return the answers by number."""
+
+    def close(self) -> None:
+        """Release them."""
+
+
+def _advance(env: "gym.Env[Any, Any]", command: Command) -> Answer:
+    if isinstance(command, int):
+        observation, _ = env.reset(seed=command)
+        return Answer(observation)
+    observation, reward, terminated, truncated, info = env.step(command)
+    success = bool(info["success"]) if "success" in info else None
+    progress = {name: float(value) for name, value in info.get("progress", {}).items()}
+    return Answer(observation, float(reward), bool(terminated or truncated), success, progress)
+
+
+class LocalEnvironments:
+    """Environments in this process.
+
+    Args:
+        envs: The environments; their observations are flat float32 boxes.
+    """
+
+    def __init__(self, envs: "Sequence[gym.Env[Any, Any]]") -> None:
+        self._envs = envs
+
+    def __len__(self) -> int:
+        """Return how many there are."""
+        return len(self._envs)
+
+    def advance(self, commands: Mapping[int, Command]) -> dict[int, Answer]:
+        """Reset or step some environments, one after the other."""
+        return {index: _advance(self._envs[index], command) for index, command in commands.items()}
+
+    def close(self) -> None:
+        """Close the environments."""
+        for env in self._envs:
+            env.close()
+
+
+class WorkerEnvironments:
+    """Environments in processes that live until :meth:`close`; number i is in process i modulo their number.
+
+    Args:
+        make: Returns a fresh environment; picklable.
+        count: Number of environments.
+        num_workers: Number of processes.
+    """
+
+    def __init__(self, make: "Callable[[], gym.Env[Any, Any]]", count: int, num_workers: int) -> None:
+        context = multiprocessing.get_context("spawn")  # a fork would copy the locks of threads that it does not copy
+        self._count = count
+        self._pipes, self._processes = [], []
+        for _ in range(num_workers):
+            ours, theirs = context.Pipe()
+            process = context.Process(target=_serve, args=(make, theirs), daemon=True)
+            process.start()
+            theirs.close()
+            self._pipes.append(ours)
+            self._processes.append(process)
+
+    def __len__(self) -> int:
+        """Return how many there are."""
+        return self._count
+
+    def advance(self, commands: Mapping[int, Command]) -> dict[int, Answer]:
+        """Reset or step some environments, all processes at the same time.
+
+        Raises:
+            RuntimeError: With the traceback, if an environment fails; or if a process died.
+        """
+        shares: dict[int, dict[int, Command]] = {}
+        for index, command in commands.items():
+            shares.setdefault(index % len(self._pipes), {})[index] = command
+        answers: dict[int, Answer] = {}
+        try:
+            for worker, share in shares.items():
+                self._pipes[worker].send(share)
+            for worker in shares:
+                answer = self._pipes[worker].recv()
+                if isinstance(answer, str):
+                    raise RuntimeError(f"an environment failed in its process:\n{answer}")
+                answers.update(answer)
+        except (EOFError, OSError) as error:
+            raise RuntimeError("a process with environments died; less evaluation.num_envs needs less memory") from error
+        return answers
+
+    def close(self) -> None:
+        """End the processes."""
+        for pipe in self._pipes:
+            pipe.close()
+        for process in self._processes:
+            process.join(timeout=10)
+            if process.is_alive():
+                process.kill()
+
+
+def _serve(make: "Callable[[], gym.Env[Any, Any]]", pipe: Any) -> None:
+    """Answer commands until the other end is gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    with _closing_all() as envs:
+        while True:
+            try:
+                commands = pipe.recv()
+            except (EOFError, OSError):
+                return
+            try:
+                for index in commands:
+                    if index not in envs:
+                        envs[index] = make()
+                answer: Any = {index: _advance(envs[index], command) for index, command in commands.items()}
+            except Exception:  # an environment may raise anything
+                answer = traceback.format_exc()
+            pipe.send(answer)
+
+
+@contextmanager
+def _closing_all() -> "Iterator[dict[int, gym.Env[Any, Any]]]":
+    envs: dict[int, gym.Env[Any, Any]] = {}
+    try:
+        yield envs
+    finally:
+        for env in envs.values():
+            env.close()
