@@ -8,6 +8,7 @@ import lightning as L
 import torch
 from torch import Tensor
 
+from edp_lightning.acting import Choice, choose_actions
 from edp_lightning.compatibility import agreed_width, check_checkpoint, check_model, check_trainer
 from edp_lightning.compilation import compile_or_eager, start_step
 from edp_lightning.data.transitions import Batch
@@ -25,7 +26,7 @@ from edp_lightning.networks import NoiseNetwork, QEnsemble
 from edp_lightning.noise import NoiseSource
 from edp_lightning.objectives import Networks, ObjectiveOptions, Objectives
 from edp_lightning.optimization import LRSchedule, apply_gradients, learning_rate, loss_gradients, set_learning_rate
-from edp_lightning.policy import BehaviorLoss, DiffusionPolicy, EntropyEstimator, choose_candidate, entropy_draws
+from edp_lightning.policy import BehaviorLoss, DiffusionPolicy, EntropyEstimator, entropy_draws
 from edp_lightning.rng import stream_seed
 from edp_lightning.scaling import ActionScaler, ObservationNormalizer
 
@@ -276,14 +277,11 @@ class EntropyDiffusionPolicy(L.LightningModule):
             Actions in the environment's units, shape (batch, action_dim).
         """
         count, steps, width = self.num_candidates, self.actor.sde.num_steps, self.hparams["action_dim"]
-        normal = torch.stack([torch.randn(steps, count, width, generator=g) for g in generators], dim=1)
-        uniform = torch.stack([torch.rand(count, generator=g) for g in generators])
-        state = self.normalizer(observation.to(self.device)).repeat_interleave(count, dim=0)
-        action = self.actor.sample(state, normal.flatten(1, 2).to(self.device)).clamp(-1.0, 1.0)
-        if count > 1:
-            scores = aggregate_q(self.target_critic(state, action), self.q_aggregation, self.lcb_coef)
-            chosen = choose_candidate(scores.view(-1, count), self.candidate_temperature, uniform.to(self.device))
-            action = action.view(-1, count, width)[torch.arange(len(chosen), device=self.device), chosen]
+        normal = torch.stack([torch.randn(steps, count, width, generator=g) for g in generators], dim=1).to(self.device)
+        uniform = torch.stack([torch.rand(count, generator=g) for g in generators]).to(self.device)
+        state = self.normalizer(observation.to(self.device))
+        choice = Choice(count, self.candidate_temperature, self.q_aggregation, self.lcb_coef)
+        action = choose_actions(self.actor, self.target_critic, state, normal, uniform, choice)
         in_units: Tensor = self.action_scaler(action)
         return in_units
 
