@@ -4,7 +4,7 @@ import multiprocessing
 import signal
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -145,20 +145,23 @@ class WorkerEnvironments:
 def _serve(make: "Callable[[], gym.Env[Any, Any]]", pipe: Any) -> None:
     """Answer commands until the other end is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
-    with _closing_all() as envs:
+    with _closing_all() as envs, suppress(EOFError, OSError):
         while True:
-            try:
-                commands = pipe.recv()
-            except (EOFError, OSError):
-                return
-            try:
-                for index in commands:
-                    if index not in envs:
-                        envs[index] = make()
-                answer: Any = {index: _advance(envs[index], command) for index, command in commands.items()}
-            except Exception:  # an environment may raise anything
-                answer = traceback.format_exc()
-            pipe.send(answer)
+            commands = pipe.recv()
+            pipe.send(_answer(envs, make, commands))
+
+
+def _answer(
+    envs: "dict[int, gym.Env[Any, Any]]", make: "Callable[[], gym.Env[Any, Any]]", commands: Mapping[int, Command]
+) -> dict[int, Answer] | str:
+    """Return the answers, or the traceback of what went wrong; environments are made when they are first spoken to."""
+    try:
+        for index in commands:
+            if index not in envs:
+                envs[index] = make()
+        return {index: _advance(envs[index], command) for index, command in commands.items()}
+    except Exception:  # an environment may raise anything
+        return traceback.format_exc()
 
 
 @contextmanager
