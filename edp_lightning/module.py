@@ -19,7 +19,6 @@ from edp_lightning.losses import (
     CriticTerms,
     QAggregation,
     actor_loss,
-    aggregate_q,
     normalized,
 )
 from edp_lightning.networks import NoiseNetwork, QEnsemble
