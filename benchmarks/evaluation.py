@@ -39,7 +39,7 @@ def environment(steps: int) -> EvaluationEnvironment:
 
 
 def plain_act(module: EntropyDiffusionPolicy):  # type: ignore[no-untyped-def]
-    """Return ``act`` for one environment in the plain way: eager Mish of torch, all critics in one pass."""
+    """Return ``act`` for one environment in the plain way: all critics in one pass over its candidates."""
 
     @torch.no_grad()
     def act(observation: Tensor, generators: list[torch.Generator]) -> Tensor:
