@@ -259,6 +259,8 @@ def profile(arguments: argparse.Namespace) -> None:
         key = "self_device_time_total" if device.type == "cuda" else "self_cpu_time_total"
         print(f"profile of 3 steps, {max(arguments.critics)} critics, max-Q {'on' if backup > 1 else 'off'}")
         print(trace.key_averages().table(sort_by=key, row_limit=18, max_name_column_width=44))
+        if device.type != "cuda":
+            continue
         waits = {"cudaStreamSynchronize", "cudaDeviceSynchronize", "aten::_local_scalar_dense"}
         print("waits for the device in 3 steps:", sum(event.count for event in trace.key_averages() if event.key in waits))
 
