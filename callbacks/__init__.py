@@ -7,6 +7,7 @@ from edp_lightning.callbacks.environment_evaluation import EnvironmentEvaluation
 from edp_lightning.callbacks.guards import NumericsGuard
 from edp_lightning.callbacks.prediction_writer import PredictionWriter
 from edp_lightning.callbacks.progress import TrainingProgressBar
+from edp_lightning.callbacks.q_diagnostics import QDiagnostics
 from edp_lightning.callbacks.speed import SpeedMonitor
 from edp_lightning.callbacks.target_update import TargetNetworkUpdate
 
@@ -18,6 +19,7 @@ __all__ = [
     "LastCheckpoint",
     "NumericsGuard",
     "PredictionWriter",
+    "QDiagnostics",
     "SpeedMonitor",
     "TargetNetworkUpdate",
     "TrainingProgressBar",

@@ -3,6 +3,7 @@
 import json
 import time
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,9 @@ from edp_lightning.workers import Environments, LocalEnvironments, WorkerEnviron
 WORTH_WORKERS = 20_000
 """Environment steps of an evaluation, at most, from which on processes for environments are worth their start."""
 
+Listener = Callable[[L.Trainer, L.LightningModule, list[EpisodeResult]], None]
+"""Called on every rank, after each evaluation that succeeded, with the episodes of this rank."""
+
 
 class EnvironmentEvaluation(L.Callback):
     """Plays episodes with the current policy at every validation, and at ``test`` more of them with a result file.
@@ -30,6 +34,8 @@ class EnvironmentEvaluation(L.Callback):
     Episodes are shared out over the ranks. Their seeds are fixed, so scores differ by the policy only; training's random
     streams are left untouched. Logs ``evaluation/return``, ``success_rate``, ``normalized_score``, ``episode_length`` and
     ``evaluation/score``, the one of them by which the task is judged and the best checkpoint is chosen.
+
+    Other callbacks that want the episodes themselves append to ``listeners``, and set ``record`` if they need the steps.
 
     Args:
         num_episodes: Episodes per evaluation during training and of ``validate``.
@@ -62,6 +68,8 @@ class EnvironmentEvaluation(L.Callback):
         self.num_envs = num_envs
         self.num_workers = num_workers
         self.seed = seed
+        self.record = False
+        self.listeners: list[Listener] = []
         self._envs: Environments | None = None
 
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -101,7 +109,8 @@ class EnvironmentEvaluation(L.Callback):
         failure: Exception | None = None
         try:
             with isolate_rng():
-                results = rollout(self._environments(environment, len(mine)), pl_module.act, mine)  # type: ignore[arg-type]
+                envs = self._environments(environment, len(mine))
+                results = rollout(envs, pl_module.act, mine, record=self.record)  # type: ignore[arg-type]
         except Exception as error:  # an environment may raise anything
             failure, results = error, []
         seconds = time.perf_counter() - start
@@ -114,6 +123,8 @@ class EnvironmentEvaluation(L.Callback):
             return [], {}
         scores = self._log(pl_module, environment, results)
         pl_module.log("speed/evaluation_seconds", seconds, rank_zero_only=True)
+        for listener in self.listeners:
+            listener(trainer, pl_module, results)
         return _gather(results), scores
 
     def _environments(self, environment: Any, num_episodes: int) -> Environments:

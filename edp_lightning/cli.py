@@ -23,6 +23,7 @@ FORCED_CALLBACKS: dict[str, type[L.Callback]] = {
     "entropy_tuning": callbacks.EntropyCoefficientTuning,
     "guard": callbacks.NumericsGuard,
     "evaluation": callbacks.EnvironmentEvaluation,
+    "q_diagnostics": callbacks.QDiagnostics,
     "data_report": callbacks.DataReport,
     "speed": callbacks.SpeedMonitor,
     "progress_bar": callbacks.TrainingProgressBar,
@@ -169,7 +170,22 @@ def _data(args: list[str]) -> None:
     jsonargparse.auto_cli({"show": show, "convert": convert}, args=args)
 
 
-EXTRA_COMMANDS = {"collect": _collect, "data": _data}
+def _toy(args: list[str]) -> None:
+    from edp_lightning.figures.toy import toy
+
+    jsonargparse.auto_cli(toy, args=args)
+
+
+def _figure(args: list[str]) -> None:
+    from edp_lightning.figures.tsne import tsne_command
+
+    figures = {"tsne": tsne_command}
+    if not args or args[0] not in figures:
+        raise UserError(f"figure needs the name of one: {', '.join(figures)}; got {args[0] if args else 'nothing'}")
+    figures[args[0]](args[1:])
+
+
+EXTRA_COMMANDS = {"collect": _collect, "data": _data, "toy": _toy, "figure": _figure}
 """Commands that are not methods of the Trainer -> what runs them with the remaining arguments."""
 
 

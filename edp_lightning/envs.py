@@ -36,10 +36,12 @@ class EvaluationEnvironment:
     success: bool
     fixed_goal: tuple[float, float] | None = None
 
-    def make(self) -> gym.Env[Floats, Floats]:
-        """Return a fresh environment with flat float32 observations."""
+    def make(self, render_mode: str | None = None) -> gym.Env[Floats, Floats]:
+        """Return a fresh environment with flat float32 observations; ``rgb_array`` lets it draw itself."""
         spec = EnvSpec.from_json(self.spec_json)
         spec.max_episode_steps = self.max_episode_steps
+        if render_mode is not None:  # environments that draw nothing need not know the argument
+            spec.kwargs["render_mode"] = render_mode
         with quiet_gymnasium():
             register_robotics()
             env = gym.make(spec, disable_env_checker=True)
@@ -136,6 +138,33 @@ def evaluation_environment(
         success=family.success,
         fixed_goal=None if shows_goal else goal_position(chosen, family.cell_size, dataset_id),
     )
+
+
+REWARD_FREE_ARGUMENTS = {"maze_map", "continuing_task", "reset_target", "render_mode", "max_episode_steps"}
+"""Arguments of environments that change where episodes start and end, or what is drawn, but not what a step pays."""
+
+
+def reward_mismatch(spec: EnvSpec | None, environment: EvaluationEnvironment | None, terminals: str) -> str:
+    """Return why the evaluation's rewards are not those that training values, or nothing if they are.
+
+    Args:
+        spec: Environment the data were collected in.
+        environment: Recipe of the evaluation.
+        terminals: What ends an episode in training's data; mazes end at the goal when they are evaluated.
+    """
+    if spec is None or environment is None:
+        return "the set does not say in which environment it was collected"
+    evaluated = EnvSpec.from_json(environment.spec_json)
+    if str(spec.entry_point) != str(evaluated.entry_point):
+        return f"data and evaluation come from different environments, {spec.id} and {evaluated.id}"
+    if family_of(evaluated).cell_size and terminals == "env":
+        return "the evaluation ends at the goal, which training's data (data.terminals: env) do not"
+    names = {*spec.kwargs, *evaluated.kwargs} - REWARD_FREE_ARGUMENTS
+    missing = object()
+    differing = sorted(n for n in names if _plain(spec.kwargs.get(n, missing)) != _plain(evaluated.kwargs.get(n, missing)))
+    if differing:
+        return f"the evaluation's environment has other arguments than the data's: {', '.join(differing)}"
+    return ""
 
 
 def environment_spec(name: str, arguments: Mapping[str, Any] | None = None) -> EnvSpec:

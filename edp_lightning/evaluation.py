@@ -9,10 +9,27 @@ import torch
 from torch import Tensor
 
 from edp_lightning.rng import stream_seed
-from edp_lightning.workers import Answer, Command, Environments
+from edp_lightning.workers import Answer, Command, Environments, Floats
 
 Act = Callable[[Tensor, Sequence[torch.Generator]], Tensor]
 """(observations (n, observation_dim) float32, one generator per row) -> actions (n, action_dim) in environment units."""
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """The steps of one episode of T steps, as they were seen.
+
+    Attributes:
+        observation: What the policy saw before each step, shape (T, observation_dim), float32.
+        action: What it did, in the environment's units, shape (T, action_dim), float32.
+        reward: The environment's rewards, shape (T,), float32.
+        terminated: Whether the task truly ended with the last step; False if it was cut.
+    """
+
+    observation: Floats
+    action: Floats
+    reward: Floats
+    terminated: bool
 
 
 @dataclass
@@ -25,6 +42,7 @@ class EpisodeResult:
         length: Steps until the end.
         success: Whether ``info["success"]`` was ever true; None where the environment does not report it.
         final: Numbers the environment gave in its last ``info["progress"]``, such as the distance to the goal.
+        trajectory: The episode's steps, where they were recorded.
     """
 
     seed: int
@@ -32,6 +50,7 @@ class EpisodeResult:
     length: int = 0
     success: bool | None = None
     final: dict[str, float] = field(default_factory=dict)
+    trajectory: Trajectory | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass
@@ -41,13 +60,24 @@ class _Episode:
     index: int
     result: EpisodeResult
     generator: torch.Generator
+    observation: Floats | None = None
+    steps: list[tuple[Floats, Floats, float]] = field(default_factory=list)
 
-    def add(self, answer: Answer) -> None:
+    def add(self, action: Floats, answer: Answer, record: bool) -> None:
         self.result.episode_return += answer.reward
         self.result.length += 1
         if answer.success is not None:
             self.result.success = bool(self.result.success) or answer.success
         self.result.final = dict(answer.progress)
+        if not record:
+            return
+        assert self.observation is not None
+        self.steps.append((self.observation, action, answer.reward))
+        if answer.done:
+            observation, done, reward = zip(*self.steps, strict=True)
+            self.result.trajectory = Trajectory(
+                np.stack(observation), np.stack(done), np.array(reward, dtype=np.float32), answer.terminated
+            )
 
 
 def rollout(
@@ -55,6 +85,7 @@ def rollout(
     act: Act,
     seeds: Sequence[int],
     on_episode: Callable[[EpisodeResult], None] | None = None,
+    record: bool = False,
 ) -> list[EpisodeResult]:
     """Play one episode per seed, as many at a time as there are environments.
 
@@ -66,6 +97,7 @@ def rollout(
         act: The policy.
         seeds: Reset seed of each episode.
         on_episode: Called with each finished episode, for progress.
+        record: Keep every step in ``EpisodeResult.trajectory``.
 
     Returns:
         One result per seed, in the order of ``seeds``.
@@ -86,8 +118,11 @@ def rollout(
         following: dict[int, Command] = {}
         for slot, answer in answers.items():
             episode = running[slot]
-            if not isinstance(commands[slot], int):
-                episode.add(answer)
+            command = commands[slot]
+            if not isinstance(command, int):
+                episode.add(command, answer, record)
+            if record:  # environments may write the next observation into the same array
+                episode.observation = answer.observation.copy()
             if answer.done:
                 finished[episode.index] = running.pop(slot).result
                 if on_episode is not None:

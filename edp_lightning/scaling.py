@@ -59,3 +59,7 @@ class ActionScaler(nn.Module):
         """Return actions (..., action_dim) in the environment's units; values outside [-1, 1] are clipped first."""
         unit = (action.clamp(-1.0, 1.0) + 1) / 2
         return self.low + unit * (self.high - self.low)
+
+    def inverse(self, action: Tensor) -> Tensor:
+        """Return actions (..., action_dim) of the environment's box in [-1, 1]."""
+        return 2 * (action - self.low) / (self.high - self.low) - 1

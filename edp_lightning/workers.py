@@ -29,6 +29,7 @@ class Answer:
         done: Whether the episode is over.
         success: ``info["success"]``, if there is one.
         progress: Numbers in ``info["progress"]``.
+        terminated: Whether the task truly ended with this step; an episode that is done without was cut.
     """
 
     observation: Floats
@@ -36,6 +37,7 @@ class Answer:
     done: bool = False
     success: bool | None = None
     progress: Mapping[str, float] = field(default_factory=dict)
+    terminated: bool = False
 
 
 class Environments(Protocol):
@@ -58,7 +60,7 @@ def _advance(env: "gym.Env[Any, Any]", command: Command) -> Answer:
     observation, reward, terminated, truncated, info = env.step(command)
     success = bool(info["success"]) if "success" in info else None
     progress = {name: float(value) for name, value in info.get("progress", {}).items()}
-    return Answer(observation, float(reward), bool(terminated or truncated), success, progress)
+    return Answer(observation, float(reward), bool(terminated or truncated), success, progress, bool(terminated))
 
 
 class LocalEnvironments:

@@ -112,3 +112,22 @@ def test_processes_give_the_episodes_of_a_sequential_loop(workers):
 def test_a_failure_in_a_process_is_told_with_its_traceback(workers):
     with pytest.raises(RuntimeError, match="broken joint"):
         rollout(workers, act, [3, 4])
+
+
+def test_recorded_steps_are_what_was_seen_and_done():
+    (result,) = play([Countdown()], act, [3], record=True)
+    trajectory = result.trajectory
+    assert len(trajectory.observation) == len(trajectory.action) == result.length == 4
+    np.testing.assert_array_equal(trajectory.observation[:, 0], [4, 3, 2, 1])
+    np.testing.assert_array_equal(trajectory.action[:, 0], trajectory.reward)
+    np.testing.assert_allclose(trajectory.observation[1:, 1], trajectory.reward.cumsum()[:-1], rtol=1e-6)
+    assert trajectory.reward.sum() == pytest.approx(result.episode_return)
+    assert trajectory.terminated
+    assert play([Countdown()], act, [3])[0].trajectory is None
+
+
+def test_an_episode_that_is_cut_is_not_terminated():
+    env = gym.wrappers.TimeLimit(Countdown(), 2)
+    (result,) = play([env], act, [3], record=True)
+    assert result.length == 2
+    assert not result.trajectory.terminated

@@ -7,7 +7,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from edp_lightning.data.rewards import RewardTransform, transform_rewards
+from edp_lightning.data.rewards import RewardMap, RewardTransform, fit_reward_map
 from edp_lightning.data.table import widths
 from edp_lightning.data.transitions import Episode, Terminals, apply_terminals, n_step_rows, relabel
 
@@ -71,6 +71,7 @@ class TableFacts:
         episode_return: Undiscounted sum of an episode's rewards before the transformation.
         stored_reward: Rewards in the file.
         reward: Rewards in the table.
+        reward_map: Shift, scale and offset that took the rewards to the table's units (see ``RewardMap``).
         rewarded_episodes: Share of episodes with a positive reward, before the transformation.
         terminated_steps: Steps after which the task had ended.
         truncated_episodes: Episodes that were cut.
@@ -90,6 +91,7 @@ class TableFacts:
     episode_return: Range
     stored_reward: Range
     reward: Range
+    reward_map: tuple[float, ...]
     rewarded_episodes: float
     terminated_steps: int
     truncated_episodes: int
@@ -215,7 +217,8 @@ def build_table(episodes: Iterable[Episode], recipe: TableRecipe, sink: RowSink)
         terminated_steps += int(episode.terminated.sum())
         truncated += int(episode.truncated.any())
         at_bound += int((np.abs(action).max(axis=1) > 0.999).sum())
-    moments, final = _write_rewards(sink, rewards, ends, recipe, observation_dim, action_dim)
+    reward_map = fit_reward_map(rewards, recipe.reward_transform, recipe.reward_shift, recipe.reward_scale)
+    moments, final = _write_rewards(sink, rewards, ends, reward_map, recipe, observation_dim, action_dim)
     returns = np.array([float(r.sum(dtype=np.float64)) for r in rewards])
     entry_mean, entry_std = moments.over_entries()
     return TableFacts(
@@ -228,6 +231,7 @@ def build_table(episodes: Iterable[Episode], recipe: TableRecipe, sink: RowSink)
         episode_return=_range(returns),
         stored_reward=Range(stored_low, stored_total / stored_count, stored_high),
         reward=final,
+        reward_map=tuple(reward_map),
         rewarded_episodes=float(np.mean([bool((r > 0).any()) for r in rewards])),
         terminated_steps=terminated_steps,
         truncated_episodes=truncated,
@@ -247,12 +251,13 @@ def _write_rewards(
     sink: RowSink,
     rewards: list[Floats],
     ends: list[NDArray[np.bool_]],
+    reward_map: RewardMap,
     recipe: TableRecipe,
     observation_dim: int,
     action_dim: int,
 ) -> tuple[_Moments, Range]:
     """Fill in the reward column; return the observations' moments and the range of the rewards written."""
-    transformed = transform_rewards(rewards, recipe.reward_transform, recipe.reward_shift, recipe.reward_scale)
+    transformed = [reward_map(reward) for reward in rewards]
     column = np.concatenate([n_step_rows(r, e, *_window(len(r), recipe))[0] for r, e in zip(transformed, ends, strict=True)])
     moments = _Moments(observation_dim)
     width = sum(widths(observation_dim, action_dim))

@@ -28,7 +28,7 @@ from edp_lightning.data.table import TransitionTable, widths
 
 Floats = NDArray[np.float32]
 
-FORMAT = 2
+FORMAT = 3
 """Meaning of a cache file's content; raised with every change of its layout or of how rows are computed."""
 
 ENVIRONMENT_VARIABLE = "EDP_LIGHTNING_CACHE"

@@ -15,7 +15,7 @@ from edp_lightning.data.cache import cache_folder, cached_table, table_in_memory
 from edp_lightning.data.card import DataCard, make_card
 from edp_lightning.data.loader import TransitionLoader, mixture_probabilities
 from edp_lightning.data.normalize import ObservationNormalization, observation_statistics
-from edp_lightning.data.rewards import RewardTransform
+from edp_lightning.data.rewards import RewardMap, RewardTransform
 from edp_lightning.data.table import TransitionTable
 from edp_lightning.data.transitions import Batch, Terminals
 from edp_lightning.errors import UserError
@@ -121,6 +121,8 @@ class OfflineDataModule(L.LightningDataModule):
     environment: "EvaluationEnvironment | None"
     no_environment: str
     view: "ObservationView"
+    reward_map: RewardMap
+    reward_mismatch: str
     card: DataCard
     dataset_info: dict[str, Any]
 
@@ -151,7 +153,8 @@ class OfflineDataModule(L.LightningDataModule):
         if self._ready:
             return
         from edp_lightning.data.minari import MinariSet
-        from edp_lightning.envs import environment_spec, evaluation_environment
+        from edp_lightning.data.mixture import MixedSource
+        from edp_lightning.envs import environment_spec, evaluation_environment, reward_mismatch
         from edp_lightning.families import GOAL_RADIUS, choose_view, family_of
 
         h: Any = self.hparams
@@ -166,6 +169,9 @@ class OfflineDataModule(L.LightningDataModule):
         )
         self.no_environment = source.no_environment
         terminals = cast(Terminals, h.terminals or family.terminals)
+        specs = [part.spec for part in source.sources] if isinstance(source, MixedSource) else [source.spec]
+        mismatches = [reward_mismatch(spec, self.environment, terminals) for spec in specs]
+        self.reward_mismatch = next(filter(None, mismatches), "")
         low, high = source.action_low, source.action_high
         recipe = TableRecipe(
             low=tuple(low.tolist()),
@@ -181,6 +187,7 @@ class OfflineDataModule(L.LightningDataModule):
             action_clip_eps=h.action_clip_eps,
         )
         table, self.facts = self._table(source, view, recipe)
+        self.reward_map = RewardMap(*self.facts.reward_map)
         self.observation_dim, self.action_dim = table.observation_dim, table.action_dim
         if self.environment is not None and (h.environment or not isinstance(source, MinariSet)):
             self.environment.check_widths(self.observation_dim, self.action_dim)

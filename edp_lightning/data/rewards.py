@@ -1,7 +1,7 @@
 """Reward transforms, named by what they do. Each maps the rewards of all episodes to new ones."""
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,10 +12,26 @@ Floats = NDArray[np.float32]
 RewardTransform = Literal["none", "affine", "standardize", "min_max", "return_range"]
 
 
-def transform_rewards(
-    rewards: Sequence[Floats], transform: RewardTransform, shift: float = 0.0, scale: float = 1.0
-) -> list[Floats]:
-    """Return transformed rewards, one array (T,) per episode.
+class RewardMap(NamedTuple):
+    """A transform fitted to a dataset: ``(r + shift) * scale + offset``.
+
+    Attributes:
+        shift: Added before scaling.
+        scale: Factor.
+        offset: Added after scaling.
+    """
+
+    shift: float = 0.0
+    scale: float = 1.0
+    offset: float = 0.0
+
+    def __call__(self, reward: Floats) -> Floats:
+        """Return rewards in training's units, float32, same shape."""
+        return ((reward + self.shift) * self.scale + self.offset).astype(np.float32)
+
+
+def fit_reward_map(rewards: Sequence[Floats], transform: RewardTransform, shift: float = 0.0, scale: float = 1.0) -> RewardMap:
+    """Return what a transform does to the rewards of this dataset, and to any later reward of the same task.
 
     Args:
         rewards: Rewards of each episode, arrays of shape (T,).
@@ -30,20 +46,17 @@ def transform_rewards(
         UserError: If the transform divides by a range that is zero.
     """
     if transform == "none":
-        return list(rewards)
+        return RewardMap()
     if transform == "affine":
-        return [((r + shift) * scale).astype(np.float32) for r in rewards]
+        return RewardMap(shift, scale)
     every = np.concatenate(list(rewards)).astype(np.float64)
     if transform == "standardize":
-        offset, factor = float(every.mean()), _positive(float(every.std()), transform, "standard deviation")
-        return [((r - offset) / factor).astype(np.float32) for r in rewards]
+        return RewardMap(-float(every.mean()), 1 / _positive(float(every.std()), transform, "standard deviation"))
     if transform == "min_max":
         low = float(every.min())
-        factor = _positive(float(every.max()) - low, transform, "range")
-        return [(2 * (r - low) / factor - 1).astype(np.float32) for r in rewards]
+        return RewardMap(-low, 2 / _positive(float(every.max()) - low, transform, "range"), -1.0)
     returns = [float(r.sum(dtype=np.float64)) for r in rewards]
-    factor = _positive(max(returns) - min(returns), transform, "range of episode returns")
-    return [(r * (1000.0 / factor)).astype(np.float32) for r in rewards]
+    return RewardMap(scale=1000.0 / _positive(max(returns) - min(returns), transform, "range of episode returns"))
 
 
 def _positive(value: float, transform: str, what: str) -> float:

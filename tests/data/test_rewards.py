@@ -1,14 +1,19 @@
 import numpy as np
 import pytest
 
-from edp_lightning.data.rewards import transform_rewards
+from edp_lightning.data.rewards import fit_reward_map
 from edp_lightning.errors import UserError
 
 REWARDS = [np.array([0.0, 1.0], dtype=np.float32), np.array([1.0, 1.0, 4.0], dtype=np.float32)]
 
 
 def flat(*args, **kwargs):
-    return np.concatenate(transform_rewards(REWARDS, *args, **kwargs))
+    reward_map = fit_reward_map(REWARDS, *args, **kwargs)
+    return np.concatenate([reward_map(reward) for reward in REWARDS])
+
+
+def test_none_leaves_rewards_alone():
+    np.testing.assert_array_equal(flat("none"), np.concatenate(REWARDS))
 
 
 def test_affine_covers_the_conventions_of_the_field():
@@ -29,4 +34,4 @@ def test_return_range_uses_episode_returns():
 @pytest.mark.parametrize("transform", ["standardize", "min_max", "return_range"])
 def test_a_constant_reward_cannot_be_divided_by_its_range(transform):
     with pytest.raises(UserError, match="which is 0"):
-        transform_rewards([np.zeros(3, dtype=np.float32)], transform)
+        fit_reward_map([np.zeros(3, dtype=np.float32)], transform)

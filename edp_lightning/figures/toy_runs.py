@@ -1,0 +1,206 @@
+"""Trains the variants of the two-step task over several seeds, each as an ordinary ``fit``."""
+
+import contextlib
+import json
+import logging
+import multiprocessing
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_args
+
+import torch
+from omegaconf import OmegaConf
+
+from edp_lightning.checkpoint_io import read_checkpoint
+from edp_lightning.data.datamodule import OfflineDataModule
+from edp_lightning.errors import UserError
+from edp_lightning.policy import EntropyEstimator
+from edp_lightning.run_folder import run_folder
+
+ONE_CRITIC = ("--model.num_critics=1", "--model.q_aggregation=min")
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One curve of the figure.
+
+    Attributes:
+        name: Names its runs.
+        label: Names it in the figure.
+        options: What differs from the config.
+    """
+
+    name: str
+    label: str
+    options: tuple[str, ...]
+
+
+def variants(entropy: str) -> tuple[Variant, ...]:
+    """Return the three variants of the figure; the last one is the config as it is but for the estimator.
+
+    Raises:
+        UserError: If there is no such estimator.
+    """
+    if entropy not in get_args(EntropyEstimator):
+        raise UserError(f"no entropy estimator {entropy!r}: choose one of {', '.join(get_args(EntropyEstimator))}")
+    return (
+        Variant("diffusion", "diffusion policy", ("--model.entropy=none", *ONE_CRITIC)),
+        Variant("entropy", "+ entropy", (f"--model.entropy={entropy}", *ONE_CRITIC)),
+        Variant("ensemble", "+ entropy + Q-ensemble", (f"--model.entropy={entropy}",)),
+    )
+
+
+class ToyConfig:
+    """The config file that all runs share.
+
+    Args:
+        path: The file.
+        epochs: Epochs of a run.
+
+    Raises:
+        UserError: If the file cannot be read, or its evaluations do not end with the last epoch.
+    """
+
+    def __init__(self, path: str, epochs: int) -> None:
+        self.path = Path(path)
+        try:
+            self.text = self.path.read_text()
+        except OSError as error:
+            raise UserError(
+                f"{path} cannot be read ({error.strerror}): run this in a checkout of edp_lightning, or give --fit_config"
+            ) from error
+        values: Any = OmegaConf.create(self.text)
+        self.data: dict[str, Any] = dict(values["data"])
+        every = values["trainer"].get("check_val_every_n_epoch", 1)
+        if epochs < 1 or epochs % every != 0:
+            raise UserError(
+                f"epochs must be a positive multiple of {path}'s trainer.check_val_every_n_epoch, {every}; got {epochs}"
+            )
+        self.epochs = epochs
+        self.steps_per_epoch: int = self.data.get("steps_per_epoch", 1000)
+        self.max_steps = epochs * self.steps_per_epoch
+
+    def prepare_data(self) -> str:
+        """Collect the set if it is not on this machine, before several runs look for it at once; return its name."""
+        dataset: str = self.data["dataset"]
+        OfflineDataModule(dataset, collect_steps=self.data.get("collect_steps"), collect_workers=1).prepare_data()
+        return dataset
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training run.
+
+    Attributes:
+        variant: What is trained.
+        seed: Its seed.
+        folder: Where it lives.
+        arguments: Command line of ``fit``, without what a resumed run needs more.
+        max_steps: Its last gradient step.
+    """
+
+    variant: Variant
+    seed: int
+    folder: Path
+    arguments: tuple[str, ...]
+    max_steps: int
+
+    def train(self) -> None:
+        """Train in this process, or go on where an earlier call was stopped; output goes to ``train.log``.
+
+        Raises:
+            UserError: If the training raises one.
+        """
+        from edp_lightning.cli import run
+
+        last = self.folder / "checkpoints" / "last.ckpt"
+        resume = []
+        if last.exists():
+            if int(read_checkpoint(last)["global_step"]) >= self.max_steps:
+                return
+            resume = ["--ckpt_path=last"]
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with (
+            (self.folder / "train.log").open("a") as log,
+            contextlib.redirect_stdout(log),
+            contextlib.redirect_stderr(log),
+            _hushed("lightning.pytorch", "lightning.fabric"),
+        ):
+            run(["fit", *self.arguments, *resume])
+
+
+@contextlib.contextmanager
+def _hushed(*names: str) -> Iterator[None]:
+    """Keep loggers to warnings: they write to the terminal that was there when Lightning was imported."""
+    loggers = [logging.getLogger(name) for name in names]
+    levels = [logger.level for logger in loggers]
+    try:
+        for logger in loggers:
+            logger.setLevel(logging.WARNING)
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+def plan(config: ToyConfig, entropy: str, seeds: int, output: Path) -> list[Run]:
+    """Return the runs, those of one seed together, and keep their settings in ``settings.json``.
+
+    Raises:
+        UserError: If the folder holds runs with other settings.
+    """
+    chosen = variants(entropy)
+    settings = {"config": config.text, "epochs": config.epochs, "entropy": entropy}
+    kept = output / "settings.json"
+    if kept.exists() and json.loads(kept.read_text()) != settings:
+        raise UserError(f"{output} holds runs with other settings (see settings.json in it): choose another --output")
+    output.mkdir(parents=True, exist_ok=True)
+    kept.write_text(json.dumps(settings, indent=2))
+    runs = []
+    for seed in range(seeds):
+        for variant in chosen:
+            arguments = (
+                f"--config={config.path}",
+                f"--output={output}",
+                f"--run_name={variant.name}",
+                f"--seed_everything={seed}",
+                f"--trainer.max_steps={config.max_steps}",
+                "--trainer.accelerator=cpu",
+                "--trainer.enable_model_summary=false",
+                "--progress_bar.refresh_rate=0",
+                *variant.options,
+            )
+            folder = run_folder(str(output), config.data["dataset"], variant.name, seed)
+            runs.append(Run(variant, seed, folder, arguments, config.max_steps))
+    return runs
+
+
+def train_all(runs: Sequence[Run], workers: int) -> Iterator[Run]:
+    """Train all runs, as many at a time as there are workers, and yield each one that is done.
+
+    Args:
+        runs: The runs.
+        workers: Number of processes with one thread each; 1 trains in this one.
+
+    Raises:
+        UserError: If a run raises one, or the user stops them.
+    """
+    try:
+        if workers == 1:
+            for run in runs:
+                run.train()
+                yield run
+            return
+        context = multiprocessing.get_context("spawn")
+        pool = ProcessPoolExecutor(workers, mp_context=context, initializer=torch.set_num_threads, initargs=(1,))
+        try:
+            futures = {pool.submit(run.train): run for run in runs}
+            for future in as_completed(futures):
+                future.result()
+                yield futures[future]
+        finally:
+            pool.shutdown(cancel_futures=True)
+    except KeyboardInterrupt:
+        raise UserError("stopped: the same command goes on where the runs are") from None
