@@ -8,6 +8,7 @@ from edp_lightning.callbacks.guards import NumericsGuard
 from edp_lightning.callbacks.prediction_writer import PredictionWriter
 from edp_lightning.callbacks.progress import TrainingProgressBar
 from edp_lightning.callbacks.q_diagnostics import QDiagnostics
+from edp_lightning.callbacks.random_states import RandomStates
 from edp_lightning.callbacks.speed import SpeedMonitor
 from edp_lightning.callbacks.target_update import TargetNetworkUpdate
 
@@ -20,6 +21,7 @@ __all__ = [
     "NumericsGuard",
     "PredictionWriter",
     "QDiagnostics",
+    "RandomStates",
     "SpeedMonitor",
     "TargetNetworkUpdate",
     "TrainingProgressBar",

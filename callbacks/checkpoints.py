@@ -1,93 +1,134 @@
 """Two kinds of checkpoints, kept apart: where the run is, and what evaluated best."""
 
+import atexit
+import os
 import signal
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import lightning as L
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
+from edp_lightning.errors import UserError
+from edp_lightning.ranks import check_agreement, largest_over_ranks
+from edp_lightning.stop_signals import StopSignals
 
-class LastCheckpoint(ModelCheckpoint):
-    """Keeps ``last.ckpt``, the newest state of the run; also saved when the run is interrupted.
+STEPS_BETWEEN_AGREEMENTS = 10
+"""With several ranks, gradient steps between the looks at whether any of them was asked to stop: all stop at the same step."""
 
-    Ctrl-C in the middle of a gradient step waits for its end, so that what is saved is a state between two steps; a
-    second Ctrl-C stops at once, without saving. After any other error the checkpoint of the last period stays: what the
-    error left behind is not worth keeping.
+
+class LastCheckpoint(Checkpoint):
+    """Keeps ``last.ckpt``, the newest state of the run; also saved when the run ends or is asked to stop.
+
+    A state is saved after its evaluation, if one is due at that step: a run that goes on from the file neither misses nor
+    repeats one. Ctrl-C and SIGTERM wait for the end of the gradient step, and of the evaluation under way, save and stop; a
+    second Ctrl-C stops at once, without saving. After any error the checkpoint of the last period stays: what the error left
+    behind is not worth keeping.
 
     Args:
         every_n_steps: Gradient steps between saves.
     """
 
     def __init__(self, every_n_steps: int = 1000) -> None:
-        super().__init__(every_n_train_steps=every_n_steps, save_top_k=0, save_last=True, enable_version_counter=False)
-        self._in_batch = False
-        self._interrupted = False
-        self._previous_handler: Any = None
-
-    @property
-    def state_key(self) -> str:
-        """Name this callback's state in a checkpoint independently of its settings, which may change on resume."""
-        return type(self).__name__
+        if every_n_steps < 1:
+            raise UserError(f"last_checkpoint.every_n_steps must be at least 1; got {every_n_steps}")
+        self.every_n_steps = every_n_steps
+        self._signals = StopSignals()
+        self._saved_step = -1
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Take over Ctrl-C; impossible outside the main thread, where it stays as it is."""
-        super().on_train_start(trainer, pl_module)
-        try:
-            self._previous_handler = signal.signal(signal.SIGINT, self._on_interrupt)
-        except ValueError:
-            self._previous_handler = None
-
-    def _on_interrupt(self, number: int, frame: FrameType | None) -> None:
-        if self._in_batch and not self._interrupted:
-            self._interrupted = True
-            return
-        raise KeyboardInterrupt
-
-    def on_train_batch_start(self, trainer: L.Trainer, pl_module: L.LightningModule, *args: Any) -> None:
-        """Note that a gradient step is under way."""
-        self._in_batch = True
+        """Take over Ctrl-C and SIGTERM; one that came earlier counts."""
+        self._saved_step = trainer.global_step
+        self._signals.install()
+        if trainer.received_sigterm:
+            self._signals.received = signal.SIGTERM
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *args: Any) -> None:
-        """Save if it is time, and act on a Ctrl-C that waited for this."""
-        super().on_train_batch_end(trainer, pl_module, *args)
-        self._in_batch = False
-        if self._interrupted:
-            raise KeyboardInterrupt
+        """Save and stop if it is time, unless this step's evaluation comes first."""
+        if not _evaluation_follows(trainer):
+            self._after_step(trainer)
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Save and stop if it is time."""
+        if trainer.state.fn == "fit" and not trainer.sanity_checking:
+            self._after_step(trainer)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Save the end of the run, whatever the period."""
-        super().on_train_end(trainer, pl_module)
-        if trainer.global_step % self._every_n_train_steps:
-            self._save(trainer)
+        """Save the end of a run that ended by something else than its number of steps."""
+        if self._saved_step != trainer.global_step:
+            self._save(trainer, _folder(trainer) / "last.ckpt")
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Write out what was logged so far: a resumed run logs from this state on."""
+        """Compare the ranks, and bring what was logged so far to the disk: a resumed run logs from this state on."""
+        check_agreement({name: checkpoint[name] for name in ("state_dict", "optimizer_states", "callbacks")})
         for logger in trainer.loggers:
-            if isinstance(logger, TensorBoardLogger):
-                logger.experiment.flush()
-
-    def _save(self, trainer: L.Trainer) -> Path:
-        path = Path(str(self.dirpath)) / "last.ckpt"
-        trainer.save_checkpoint(path)
-        return path
-
-    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
-        """Save when the run was asked to stop between two gradient steps."""
-        if isinstance(exception, (KeyboardInterrupt, SIGTERMException)) and not self._in_batch and trainer.global_step > 0:
-            path = self._save(trainer)
-            rank_zero_info(f"interrupted after step {trainer.global_step}, saved {path}; continue with --ckpt_path last")
+            if isinstance(logger, TensorBoardLogger) and trainer.is_global_zero:
+                _sync_events(logger)
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Give Ctrl-C back."""
-        super().teardown(trainer, pl_module, stage)
-        if self._previous_handler is not None:
-            signal.signal(signal.SIGINT, self._previous_handler)
-            self._previous_handler = None
+        """Give the signals back."""
+        self._signals.restore()
+
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        """See to it that the ranks rank 0 started end with it: one that waits in a collective would wait for ever.
+
+        Not at once: Lightning kills a process whose ranks died, before it can say why.
+        """
+        if trainer.is_global_zero and trainer.strategy.launcher is not None:
+            atexit.register(trainer.strategy.launcher.kill, getattr(signal, "SIGKILL", signal.SIGTERM))
+
+    def _after_step(self, trainer: L.Trainer) -> None:
+        step = trainer.global_step
+        path = _folder(trainer) / "last.ckpt"
+        stop = self._agreed_signal(trainer)
+        if stop:
+            self._signals.shield()
+        if stop or step % self.every_n_steps == 0 or step == trainer.max_steps:
+            self._save(trainer, path)
+        if not stop:
+            return
+        rank_zero_info(f"stopped after step {step}, saved {path}; continue with --ckpt_path last")
+        if stop == signal.SIGINT:
+            raise KeyboardInterrupt
+        # Lightning would end the whole run at once if it saw another rank's status.
+        raise SIGTERMException(128 + stop if trainer.is_global_zero else 0)
+
+    def _agreed_signal(self, trainer: L.Trainer) -> int:
+        """Return the signal on which all ranks stop after this step, 0 to go on."""
+        if trainer.world_size == 1:
+            return self._signals.received
+        if trainer.global_step % STEPS_BETWEEN_AGREEMENTS:
+            return 0
+        return int(largest_over_ranks(self._signals.received, trainer.strategy.root_device))
+
+    def _save(self, trainer: L.Trainer, path: Path) -> None:
+        if trainer.fast_dev_run:  # type: ignore[attr-defined]
+            return
+        trainer.save_checkpoint(path, weights_only=False)
+        self._saved_step = trainer.global_step
+
+
+def _folder(trainer: L.Trainer) -> Path:
+    return Path(trainer.default_root_dir).absolute() / "checkpoints"
+
+
+def _evaluation_follows(trainer: L.Trainer) -> bool:
+    """Return whether Lightning validates between this batch and the next."""
+    loop = trainer.fit_loop
+    assert loop._data_fetcher is not None
+    return loop.epoch_loop._should_check_val_fx(loop._data_fetcher)
+
+
+def _sync_events(logger: TensorBoardLogger) -> None:
+    """Write out the newest event file, through to the disk."""
+    logger.experiment.flush()
+    files = sorted(Path(logger.log_dir).glob("events.out.tfevents.*"), key=lambda path: path.stat().st_mtime)
+    if files:
+        with files[-1].open("rb") as file:
+            os.fsync(file.fileno())
 
 
 class BestCheckpoint(ModelCheckpoint):
@@ -107,6 +148,11 @@ class BestCheckpoint(ModelCheckpoint):
             enable_version_counter=False,
         )
 
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Put the file beside ``last.ckpt``, whatever the logger."""
+        self.dirpath = self.dirpath or str(_folder(trainer))
+        super().setup(trainer, pl_module, stage)
+
     @property
     def state_key(self) -> str:
         """Name this callback's state in a checkpoint independently of its settings."""
@@ -116,3 +162,15 @@ class BestCheckpoint(ModelCheckpoint):
         """Save if this is the best evaluation; do nothing if none succeeded yet, or the dataset has no environment."""
         if self.monitor in trainer.callback_metrics:
             super().on_validation_end(trainer, pl_module)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take the best score over, also into a folder that was moved; a run that branches off another begins without one."""
+        path = Path(str(self.dirpath)) / "best.ckpt"
+        if state_dict["dirpath"] != str(self.dirpath):
+            if not path.exists():
+                return
+            scores = {str(path): score for score in state_dict["best_k_models"].values()}
+            paths = {"best_model_path": str(path), "kth_best_model_path": str(path)} if scores else {}
+            state_dict = state_dict | paths | {"dirpath": str(self.dirpath), "best_k_models": scores}
+        super().load_state_dict(state_dict)
+        self.current_score = state_dict["current_score"]  # which Lightning forgets

@@ -27,6 +27,7 @@ class DataReport(L.Callback):
             return
         data = trainer.datamodule  # type: ignore[attr-defined]
         writer.add_text("data/card", data.card.markdown(), 0)
+        writer.add_scalar("data/global_batch_size", data.hparams["batch_size"] * trainer.world_size, 0)
         action = data.transitions.action
         for index, column in enumerate(action[:: max(1, len(action) // 100_000)].T.cpu()):
             writer.add_histogram(f"data/action_{index}", column, 0)

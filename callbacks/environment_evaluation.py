@@ -9,7 +9,6 @@ from typing import Any
 
 import lightning as L
 import torch
-import torch.distributed as dist
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.seed import isolate_rng
 from torchmetrics import MeanMetric
@@ -18,6 +17,7 @@ from edp_lightning.checkpoint_io import read_checkpoint
 from edp_lightning.errors import UserError
 from edp_lightning.evaluation import EpisodeResult, rollout
 from edp_lightning.metrics import EpisodeReturn, NormalizedScore, SuccessRate
+from edp_lightning.ranks import gather_objects, largest_over_ranks
 from edp_lightning.results import result_record
 from edp_lightning.workers import Environments, LocalEnvironments, WorkerEnvironments
 
@@ -107,25 +107,29 @@ class EnvironmentEvaluation(L.Callback):
         mine = seeds[trainer.global_rank :: trainer.world_size]
         start = time.perf_counter()
         failure: Exception | None = None
+        results: list[EpisodeResult] = []
         try:
             with isolate_rng():
-                envs = self._environments(environment, len(mine))
-                results = rollout(envs, pl_module.act, mine, record=self.record)  # type: ignore[arg-type]
+                if mine:
+                    envs = self._environments(environment, len(mine))
+                    results = rollout(envs, pl_module.act, mine, record=self.record)  # type: ignore[arg-type]
         except Exception as error:  # an environment may raise anything
             failure, results = error, []
         seconds = time.perf_counter() - start
-        if _any_rank(failure is not None, pl_module.device):
+        if largest_over_ranks(failure is not None, pl_module.device):
             self._close()
             if trainer.state.fn != TrainerFn.FITTING:
                 raise failure or RuntimeError("the evaluation failed on another rank")
-            pl_module.log("evaluation/failed", 1.0, rank_zero_only=True)
+            self._report(trainer, pl_module, {"evaluation/failed": 1.0})
             warnings.warn(f"evaluation at step {trainer.global_step} failed, training goes on: {failure!r}", stacklevel=2)
             return [], {}
-        scores = self._log(pl_module, environment, results)
-        pl_module.log("speed/evaluation_seconds", seconds, rank_zero_only=True)
         for listener in self.listeners:
             listener(trainer, pl_module, results)
-        return _gather(results), scores
+        results = _gather(results)
+        scores = self._score(pl_module.device, environment, results, results[trainer.global_rank :: trainer.world_size])
+        named = {f"evaluation/{name}": value for name, value in scores.items()}
+        self._report(trainer, pl_module, named | {"speed/evaluation_seconds": seconds})
+        return results, scores
 
     def _environments(self, environment: Any, num_episodes: int) -> Environments:
         """Return enough environments; those of an earlier evaluation if there were enough."""
@@ -152,11 +156,13 @@ class EnvironmentEvaluation(L.Callback):
             self._envs.close()
         self._envs = None
 
-    def _log(self, module: L.LightningModule, environment: Any, results: list[EpisodeResult]) -> dict[str, float]:
-        device = module.device
-        returns = torch.tensor([r.episode_return for r in results])
+    def _score(
+        self, device: torch.device, environment: Any, results: list[EpisodeResult], mine: list[EpisodeResult]
+    ) -> dict[str, float]:
+        """Return the means over ``results``, of which every rank adds its own share."""
+        returns = torch.tensor([r.episode_return for r in mine])
         metrics: dict[str, Any] = {"return": EpisodeReturn(), "episode_length": MeanMetric()}
-        values = {"return": returns, "episode_length": torch.tensor([float(r.length) for r in results])}
+        values = {"return": returns, "episode_length": torch.tensor([float(r.length) for r in mine])}
         judge = "return"
         reference = environment.score_reference
         if reference is not None:
@@ -165,18 +171,28 @@ class EnvironmentEvaluation(L.Callback):
             judge = "normalized_score"
         if environment.success:
             metrics["success_rate"] = SuccessRate()
-            values["success_rate"] = torch.tensor([bool(r.success) for r in results])
+            values["success_rate"] = torch.tensor([bool(r.success) for r in mine])
             judge = "success_rate"
+        # All ranks must compute the same metrics, also one whose episodes lack a number or that had none to play.
         for name in sorted({name for result in results for name in result.final}):
-            metrics[name] = MeanMetric()
-            values[name] = torch.tensor([result.final.get(name, float("nan")) for result in results])
+            metrics[name] = MeanMetric(nan_strategy="ignore")
+            values[name] = torch.tensor([result.final.get(name, float("nan")) for result in mine])
         scores = {}
         for name, metric in metrics.items():
-            metric.to(device).update(values[name].to(device))
+            metric.to(device)
+            if len(mine):
+                metric.update(values[name].to(device))
             scores[name] = float(metric.compute())
         scores["score"] = scores[judge]
-        module.log_dict({f"evaluation/{name}": value for name, value in scores.items()}, rank_zero_only=True)
         return scores
+
+    def _report(self, trainer: L.Trainer, module: L.LightningModule, values: dict[str, float]) -> None:
+        """Make values known to other callbacks, and log them at the gradient step they belong to."""
+        training = trainer.state.fn == TrainerFn.FITTING
+        module.log_dict(values, logger=False if training else None, rank_zero_only=True)
+        for logger in trainer.loggers if training else []:
+            # Lightning's own count of steps is one off after a resume at some points of an epoch
+            logger.log_metrics(values, step=trainer.global_step - 1)
 
 
 def _checkpoint_facts(path: str | Path | None) -> dict[str, Any] | None:
@@ -191,19 +207,6 @@ def _checkpoint_facts(path: str | Path | None) -> dict[str, Any] | None:
     }
 
 
-def _any_rank(flag: bool, device: torch.device) -> bool:
-    """Return whether the flag is set on any rank."""
-    if not (dist.is_available() and dist.is_initialized()):
-        return flag
-    flags = torch.tensor(float(flag), device=device)
-    dist.all_reduce(flags, dist.ReduceOp.MAX)
-    return bool(flags)
-
-
 def _gather(results: list[EpisodeResult]) -> list[EpisodeResult]:
     """Return the episodes of all ranks in the order of their seeds."""
-    if not (dist.is_available() and dist.is_initialized()):
-        return results
-    parts: list[Any] = [None] * dist.get_world_size()
-    dist.all_gather_object(parts, results)
-    return sorted((result for part in parts for result in part), key=lambda result: result.seed)
+    return sorted((result for part in gather_objects(results) for result in part), key=lambda result: result.seed)

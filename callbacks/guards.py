@@ -9,14 +9,15 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
 from edp_lightning.errors import UserError
+from edp_lightning.ranks import gather_objects
 
 
 class NumericsGuard(L.Callback):
     """Watches losses, gradient norms and Q-values of every gradient step.
 
-    They are kept on the device and looked at every ``every_n_steps`` steps and before each checkpoint, so that watching
-    costs one copy and no synchronisation per step. Gradient norms are taken after averaging over ranks, hence all ranks stop
-    together.
+    They are kept on the device and looked at every ``every_n_steps`` steps, before each evaluation and before each checkpoint,
+    so that watching costs one copy and no synchronisation per step. Ranks share what they found and stop together; each
+    saves its own rows.
 
     Args:
         every_n_steps: Gradient steps between looks at the values.
@@ -46,16 +47,23 @@ class NumericsGuard(L.Callback):
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Keep the values; look at them when it is time."""
-        watched: dict[str, Tensor] = outputs["watched"]
-        values = list(watched.values())
+        norms: dict[str, Tensor] = outputs["gradient_norms"]
+        values = torch.cat([torch.stack(list(outputs["watched"].values())), *norms.values()])
         if self._window is None:
-            self._names = list(watched)
-            self._window = torch.zeros(self.every_n_steps, len(values), device=values[0].device)
-        torch.stack(values, out=self._window[len(self._steps)])
+            self._names = list(outputs["watched"])
+            for network in norms:
+                named = pl_module.get_submodule(network).named_parameters()
+                self._names += [f"the gradient of {network}.{name}" for name, _ in named]
+            self._window = torch.zeros(self.every_n_steps, len(values), device=values.device)
+        self._window[len(self._steps)] = values
         self._steps.append(trainer.global_step - 1)
         if trainer.global_step % self.every_n_steps == 0:
             self._judge(trainer)
             self._warn_of_divergence(trainer, float(outputs["q_magnitude"]))
+
+    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Do not evaluate a policy that came out of a bad step."""
+        self._judge(trainer)
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         """Refuse to save a state that came out of a bad step."""
@@ -65,16 +73,22 @@ class NumericsGuard(L.Callback):
         if self._window is None:
             return
         bad = (~self._window[: len(self._steps)].isfinite()).nonzero().tolist()  # in the order of steps
-        if not bad:
+        first = (self._steps[bad[0][0]], bad[0][1]) if bad else None
+        verdicts = [verdict for verdict in gather_objects(first) if verdict is not None]
+        if not verdicts:
             self._steps.clear()
             return
-        step, name = self._steps[bad[0][0]], self._names[bad[0][1]]
+        step, index = min(verdicts)
         path = Path(trainer.default_root_dir) / f"nonfinite_step{step}_rank{trainer.global_rank}.pt"
         batch = trainer.datamodule.batch_of_step(step)  # type: ignore[attr-defined]
         torch.save(batch._asdict(), path)
+        mine = [self._names[column] for row, column in bad if self._steps[row] == step]
+        gradients = [name for name in mine if name.startswith("the gradient of")]
+        also = f" (with it {gradients[0]})" if gradients and self._names[index] not in gradients else ""
         raise UserError(
-            f"{name} was not finite at gradient step {step}; its batch is in {path}. Checkpoints saved before it are intact: "
-            "lower the learning rates or the reward scale or look for outliers in the rows, then add --ckpt_path last"
+            f"{self._names[index]} was not finite at gradient step {step}{also}; its batch is in {path}. Checkpoints saved "
+            "before it are intact: lower the learning rates or the reward scale or look for outliers in the rows, then add "
+            "--ckpt_path last"
         )
 
     def _warn_of_divergence(self, trainer: L.Trainer, magnitude: float) -> None:

@@ -2,6 +2,7 @@
 
 import os
 import pickle
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,17 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     return checkpoint
 
 
+def _sync_folder(folder: Path) -> None:
+    """Bring a rename through to the disk; without this a power cut may undo it. Windows cannot and need not."""
+    if os.name == "nt":
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
 class AtomicCheckpointIO(TorchCheckpointIO):
     """Writes beside the target, flushes to disk and renames; a killed or failed save leaves the previous file as it was."""
 
@@ -59,10 +71,15 @@ class AtomicCheckpointIO(TorchCheckpointIO):
                 file.flush()
                 os.fsync(file.fileno())
             temporary.replace(target)
-        except (OSError, RuntimeError) as error:
-            temporary.unlink(missing_ok=True)
+            _sync_folder(target.parent)
+        except BaseException as error:
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
+            if not isinstance(error, (OSError, RuntimeError)):
+                raise
+            reason = error.__context__ if isinstance(error.__context__, OSError) else error  # torch hides it behind its own
             raise UserError(
-                f"checkpoint {target} could not be written ({error}): free space or choose another folder; "
+                f"checkpoint {target} could not be written ({reason}): free space or choose another folder; "
                 "the checkpoint saved before it is intact"
             ) from error
 

@@ -1,22 +1,36 @@
 """The command line: Lightning's fit, validate, test and predict with this package's callbacks, and the extra commands."""
 
+import errno
+import signal
 import sys
 import warnings
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import jsonargparse
 import lightning as L
+from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from edp_lightning import __version__, callbacks
 from edp_lightning.checkpoint_io import AtomicCheckpointIO, read_checkpoint
+from edp_lightning.compatibility import check_strategy, check_trainer
+from edp_lightning.config_checks import check_section
 from edp_lightning.data.datamodule import OfflineDataModule
 from edp_lightning.errors import UserError
 from edp_lightning.module import EntropyDiffusionPolicy
-from edp_lightning.run_folder import claim_run_folder, lock_run_folder, run_folder
+from edp_lightning.run_folder import (
+    NAMED_CHECKPOINTS,
+    claim_run_folder,
+    lock_run_folder,
+    named_checkpoint,
+    resume_point,
+    run_folder,
+)
 
 FORCED_CALLBACKS: dict[str, type[L.Callback]] = {
     "target_update": callbacks.TargetNetworkUpdate,
@@ -27,9 +41,10 @@ FORCED_CALLBACKS: dict[str, type[L.Callback]] = {
     "data_report": callbacks.DataReport,
     "speed": callbacks.SpeedMonitor,
     "progress_bar": callbacks.TrainingProgressBar,
-    "last_checkpoint": callbacks.LastCheckpoint,
-    "best_checkpoint": callbacks.BestCheckpoint,
+    "random_states": callbacks.RandomStates,
     "prediction_writer": callbacks.PredictionWriter,
+    "best_checkpoint": callbacks.BestCheckpoint,
+    "last_checkpoint": callbacks.LastCheckpoint,  # after the best one: its file knows the best score
 }
 """Section of a config -> callback that is always there; no config can lose one by setting trainer.callbacks."""
 
@@ -41,8 +56,8 @@ TRAINER_DEFAULTS: dict[str, Any] = {
 }
 
 
-NAMED_CHECKPOINTS = ("last", "best")
-"""Values of --ckpt_path that mean a file in the run's folder."""
+FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""What the operating system says when nothing more fits on a disk, into a quota or into a file."""
 
 
 class SaveFitConfig(SaveConfigCallback):
@@ -60,6 +75,10 @@ class OfflineCLI(LightningCLI):
     def __init__(self, *args: Any, locks: ExitStack, **kwargs: Any) -> None:
         self._locks = locks
         super().__init__(*args, **kwargs)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the lock out of what ``ddp_spawn`` sends to its ranks: it belongs to this process."""
+        return self.__dict__ | {"_locks": None}
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the forced callbacks, the run's folder and the links between sections."""
@@ -96,42 +115,54 @@ class OfflineCLI(LightningCLI):
     def _parse_ckpt_path(self) -> None:
         """Leave the config alone: Lightning would let the checkpoint's values beat the command line (Lightning #21255)."""
 
+    def before_instantiate_classes(self) -> None:
+        """Refuse what the types of the options let through."""
+        config = self.config[self.subcommand]
+        classes = {"trainer": L.Trainer, "model": EntropyDiffusionPolicy, "data": OfflineDataModule, **FORCED_CALLBACKS}
+        for section, constructor in classes.items():
+            if section in config:  # a callback without options has no section
+                check_section(section, config[section], constructor)
+
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
         """Create the trainer with its run folder, TensorBoard logger and atomic checkpoints."""
         config = self.config[self.subcommand]
+        check_strategy(config.trainer.strategy)
         folder = run_folder(config.output, config.data.dataset, config.run_name, config.seed_everything)
-        ckpt_path = config.get("ckpt_path")
-        if self.subcommand != "fit":
-            kwargs["logger"] = False
-            if ckpt_path is not None and ckpt_path not in NAMED_CHECKPOINTS:
-                folder = Path(ckpt_path).parent.parent
-            elif ckpt_path is not None:
-                ckpt_path = str(folder / "checkpoints" / f"{ckpt_path}.ckpt")
-                read_checkpoint(ckpt_path)
-                for namespace in (self.config, self.config_init):
-                    namespace[self.subcommand]["ckpt_path"] = ckpt_path
-        elif config.trainer.logger is None or config.trainer.logger is True:
+        wanted = config.get("ckpt_path")
+        if self.subcommand == "fit":
             if not config.trainer.fast_dev_run:
-                claim_run_folder(folder, resume=ckpt_path is not None)
+                claim_run_folder(folder, resume=wanted is not None)
                 self._locks.enter_context(lock_run_folder(folder))
-            kwargs["logger"] = TensorBoardLogger(
-                folder.parent.parent,
-                name=folder.parent.name,
-                version=folder.name,
-                purge_step=_resumed_step(folder, ckpt_path),
-            )
+            checkpoint, step = resume_point(folder, wanted)
+            if config.trainer.logger is None or config.trainer.logger is True:
+                kwargs["logger"] = TensorBoardLogger(
+                    folder.parent.parent,
+                    name=folder.parent.name,
+                    version=folder.name,
+                    default_hp_metric=False,
+                    purge_step=step,  # TensorBoard drops what a killed run logged after its last checkpoint
+                )
+        else:
+            kwargs["logger"] = False
+            checkpoint = named_checkpoint(folder, wanted)
+            if wanted is not None and wanted not in NAMED_CHECKPOINTS:
+                folder = Path(wanted).parent.parent
+            elif checkpoint is not None:
+                read_checkpoint(checkpoint)
+        config["ckpt_path"] = None  # config.yaml states a run, not where it went on
+        self.config_init[self.subcommand]["ckpt_path"] = checkpoint
         kwargs["default_root_dir"] = str(folder)
         plugins = self._get(self.config_init, "trainer", default={}).get("plugins") or []
         kwargs["plugins"] = [*(plugins if isinstance(plugins, list) else [plugins]), AtomicCheckpointIO()]
-        return super().instantiate_trainer(**kwargs)
-
-
-def _resumed_step(folder: Path, ckpt_path: str | None) -> int | None:
-    """Return the gradient step a run goes on from, so that TensorBoard drops what a killed run logged after it."""
-    if ckpt_path is None:
-        return None
-    path = folder / "checkpoints" / f"{ckpt_path}.ckpt" if ckpt_path in NAMED_CHECKPOINTS else Path(ckpt_path)
-    return int(read_checkpoint(path)["global_step"])
+        if SLURMEnvironment.detect() and not any(isinstance(plugin, ClusterEnvironment) for plugin in kwargs["plugins"]):
+            # Lightning's own requeueing saves inside a signal handler, in the middle of a gradient step
+            kwargs["plugins"].append(SLURMEnvironment(auto_requeue=False))
+        try:
+            trainer = super().instantiate_trainer(**kwargs)
+        except (MisconfigurationException, ModuleNotFoundError, ValueError) as error:
+            raise UserError(f"these trainer settings do not work here: {error}") from error
+        check_trainer(trainer)
+        return trainer
 
 
 def _option(arguments: list[str], name: str) -> str | None:
@@ -212,6 +243,11 @@ def run(args: list[str] | None = None) -> None:
         )
 
 
+def _fail(message: str) -> NoReturn:
+    print(f"error: {message}", file=sys.stderr)
+    raise SystemExit(1) from None
+
+
 def main(args: list[str] | None = None) -> None:
     """Run ``python -m edp_lightning``.
 
@@ -219,7 +255,8 @@ def main(args: list[str] | None = None) -> None:
         args: Command line without the program's name; ``sys.argv`` when not given.
 
     Raises:
-        SystemExit: With status 1 and one message on stderr if the user can mend the problem; 2 for a wrong option.
+        SystemExit: With status 1 and one message on stderr if the user can mend the problem; 2 for a wrong option; 130 after
+            Ctrl-C and 143 after SIGTERM.
     """
     argv = sys.argv
     if args is not None:  # LightningCLI warns when the surrounding program, such as pytest, has a command line too
@@ -227,7 +264,16 @@ def main(args: list[str] | None = None) -> None:
     try:
         run(args)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(1) from None
+        _fail(str(error))
+    except OSError as error:
+        if error.errno not in FULL_DISK:
+            raise
+        _fail(f"{error}: free space and go on with --ckpt_path last; the checkpoint saved before is intact")
+    except KeyboardInterrupt:
+        raise SystemExit(128 + signal.SIGINT) from None
+    except SystemExit as stop:
+        if isinstance(stop.__context__, KeyboardInterrupt):  # Lightning makes it a plain 1
+            raise SystemExit(128 + signal.SIGINT) from None
+        raise
     finally:
         sys.argv = argv

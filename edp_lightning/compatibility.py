@@ -33,6 +33,20 @@ def check_model(options: Mapping[str, Any]) -> None:
         raise UserError("entropy 'reference' skips the first diffusion step and needs num_diffusion_steps >= 3")
 
 
+def check_strategy(strategy: Any) -> None:
+    """Refuse a strategy by its name, before Lightning looks for the hardware or package it wants.
+
+    Args:
+        strategy: ``trainer.strategy`` of a config: a name, or a mapping with ``class_path``.
+
+    Raises:
+        UserError: For anything but a single device and DDP.
+    """
+    name = strategy if isinstance(strategy, str) else str(getattr(strategy, "class_path", "auto")).rpartition(".")[2]
+    if name not in ("auto", "SingleDeviceStrategy", "DDPStrategy") and not name.startswith(("ddp", "single_device")):
+        raise _unsupported(name)
+
+
 def check_trainer(trainer: L.Trainer) -> None:
     """Refuse precisions and strategies under which the gradient step would be wrong or hang.
 
@@ -46,10 +60,14 @@ def check_trainer(trainer: L.Trainer) -> None:
             "32-true with model.hidden_precision bfloat16"
         )
     if not isinstance(trainer.strategy, (SingleDeviceStrategy, DDPStrategy)):
-        raise UserError(
-            f"{type(trainer.strategy).__name__} is not supported: the networks fit on any device many times over, so sharding "
-            "them only adds traffic; use trainer.strategy auto, ddp or ddp_spawn"
-        )
+        raise _unsupported(type(trainer.strategy).__name__)
+
+
+def _unsupported(strategy: str) -> UserError:
+    return UserError(
+        f"strategy {strategy} is not supported: the networks fit on any device many times over, so sharding them only adds "
+        "traffic; use trainer.strategy auto, ddp or ddp_spawn"
+    )
 
 
 def agreed_width(name: str, wanted: int | None, offered: int | None, dataset: str) -> int:

@@ -206,7 +206,8 @@ class EntropyDiffusionPolicy(L.LightningModule):
 
         Returns:
             ``entropy``: estimates of this rank's first states, (entropy_states,), for the tuning callback. ``watched``: named
-            scalars that must be finite, and ``q_magnitude``: mean |Q| of this rank, for ``NumericsGuard``.
+            scalars that must be finite, ``gradient_norms``: by network, the norm of each parameter's gradient, and
+            ``q_magnitude``: mean |Q| of this rank, for ``NumericsGuard``.
         """
         assert self._noise is not None
         critic_optimizer = self.optimizers()[0]  # type: ignore[index]
@@ -220,19 +221,24 @@ class EntropyDiffusionPolicy(L.LightningModule):
         start_step(self.device)
 
         critic = self.objectives.critic_terms(batch, noise)
-        critic_norm = apply_gradients(critic_optimizer, self.critic, critic.gradients, self.gradient_clip_val)
+        critic_norms = apply_gradients(critic_optimizer, self.critic, critic.gradients, self.gradient_clip_val)
         terms = self.objectives.actor_terms(batch, noise)
         loss = self.actor_loss(terms)
-        actor_norm = apply_gradients(actor_optimizer, self.actor, loss_gradients(loss, self.actor), self.gradient_clip_val)
+        actor_norms = apply_gradients(actor_optimizer, self.actor, loss_gradients(loss, self.actor), self.gradient_clip_val)
         watched = {
             "critic/loss": critic.loss,
-            "critic/gradient_norm": critic_norm,
+            "critic/gradient_norm": critic_norms.joint,
             "actor/loss": loss.detach(),
-            "actor/gradient_norm": actor_norm,
+            "actor/gradient_norm": actor_norms.joint,
         }
         if log_now:
             self._log_step(watched, critic, terms)
-        return {"entropy": terms.entropy.detach(), "watched": watched, "q_magnitude": critic.q.abs().mean()}
+        return {
+            "entropy": terms.entropy.detach(),
+            "watched": watched,
+            "gradient_norms": {"critic": critic_norms.tensors, "actor": actor_norms.tensors},
+            "q_magnitude": critic.q.abs().mean(),
+        }
 
     def _log_step(self, watched: dict[str, Tensor], critic: CriticTerms, terms: ActorTerms) -> None:
         q = critic.q

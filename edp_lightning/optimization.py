@@ -1,11 +1,13 @@
 """From a loss to changed weights: averaged gradients, clipping, learning-rate schedule."""
 
 import math
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+
+from edp_lightning.ranks import is_distributed
 
 LRSchedule = Literal["constant", "cosine"]
 
@@ -37,7 +39,7 @@ def set_learning_rate(optimizer: Any, rate: float) -> None:
 
 def average_over_ranks(gradients: list[Tensor]) -> list[Tensor]:
     """Return gradients averaged over all ranks with one all-reduce; unchanged without a process group."""
-    if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
+    if not is_distributed():
         return gradients
     flat = torch.cat([g.reshape(-1) for g in gradients])
     dist.all_reduce(flat)
@@ -55,18 +57,27 @@ def loss_gradients(loss: Tensor, network: nn.Module) -> list[Tensor]:
     return list(torch.autograd.grad(loss, list(network.parameters())))
 
 
-def apply_gradients(optimizer: Any, network: nn.Module, gradients: list[Tensor], clip_norm: float | None) -> Tensor:
-    """Average ``gradients`` (in the order of the network's parameters) over ranks, clip their joint norm and step.
+class GradientNorms(NamedTuple):
+    """Norms before clipping, over the averaged gradients.
 
-    Returns:
-        The joint gradient norm before clipping, scalar.
+    Attributes:
+        joint: Norm of all gradients of a network together, scalar.
+        tensors: Norm of each parameter's gradient, in the order of the parameters, shape (parameters,).
     """
+
+    joint: Tensor
+    tensors: Tensor
+
+
+def apply_gradients(optimizer: Any, network: nn.Module, gradients: list[Tensor], clip_norm: float | None) -> GradientNorms:
+    """Average ``gradients`` (in the order of the network's parameters) over ranks, clip their joint norm and step."""
     parameters = list(network.parameters())
     gradients = average_over_ranks(gradients)
     for parameter, gradient in zip(parameters, gradients, strict=True):
         parameter.grad = gradient
-    norm = torch.nn.utils.get_total_norm(gradients)
+    tensors = torch.stack(torch._foreach_norm(gradients))
+    joint = torch.linalg.vector_norm(tensors)
     if clip_norm is not None:
-        torch.nn.utils.clip_grads_with_norm_(parameters, clip_norm, norm)
+        torch.nn.utils.clip_grads_with_norm_(parameters, clip_norm, joint)
     optimizer.step()
-    return norm
+    return GradientNorms(joint, tensors)

@@ -2,13 +2,18 @@
 
 import re
 import sys
+import tempfile
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch.utilities import rank_zero_only
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 
+from edp_lightning.checkpoint_io import read_checkpoint
 from edp_lightning.errors import UserError
+
+NAMED_CHECKPOINTS = ("last", "best")
+"""Values of --ckpt_path that mean a file in the run's folder."""
 
 
 def run_folder(output: str, dataset: str, run_name: str, seed: int | bool) -> Path:
@@ -29,11 +34,32 @@ def claim_run_folder(folder: Path, resume: bool) -> None:
         )
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / ".writable"
-        probe.touch()
-        probe.unlink()
+        with tempfile.TemporaryFile(dir=folder):  # several ranks may try at once
+            pass
     except OSError as error:
         raise UserError(f"run folder {folder} is not writable ({error.strerror}): choose another with --output") from error
+
+
+def named_checkpoint(folder: Path, wanted: str | None) -> str | None:
+    """Return the file that ``--ckpt_path`` means: ``last`` and ``best`` lie in the run's folder."""
+    return str(folder / "checkpoints" / f"{wanted}.ckpt") if wanted in NAMED_CHECKPOINTS else wanted
+
+
+def resume_point(folder: Path, wanted: str | None) -> tuple[str | None, int]:
+    """Return the checkpoint that training goes on from (None: from the beginning), and its gradient step.
+
+    ``last`` may be absent: a run that was killed before its first checkpoint is continued by the command that continues any.
+
+    Raises:
+        UserError: If the checkpoint is missing or cannot be read.
+    """
+    path = named_checkpoint(folder, wanted)
+    if path is None:
+        return None, 0
+    if wanted == "last" and not Path(path).exists():
+        rank_zero_info(f"no checkpoint in {folder} yet: starting from the beginning")
+        return None, 0
+    return path, int(read_checkpoint(path)["global_step"])
 
 
 def lock_run_folder(folder: Path) -> AbstractContextManager[Any]:

@@ -1,9 +1,15 @@
 """k steps, stop, resume to n equals n steps, bit for bit."""
 
+import shutil
+from pathlib import Path
+
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from tests.conftest import scalars
+from edp_lightning.callbacks import LastCheckpoint
+from edp_lightning.checkpoint_io import read_checkpoint
+from tests.probes import CrashError, DrawGlobally
 
 
 def flat(value, prefix=""):
@@ -28,21 +34,138 @@ def state(folder):
     return found
 
 
+def curves(folder):
+    """Read a run's curves as TensorBoard shows them: scalars with values, histograms with their steps."""
+    events = EventAccumulator(str(folder), size_guidance={"scalars": 0, "histograms": 0})
+    events.Reload()
+    tags = events.Tags()
+    found = {name: [(e.step, e.value) for e in events.Scalars(name)] for name in tags["scalars"]}
+    timing = {name: [step for step, _ in found.pop(name)] for name in list(found) if name.startswith("speed/")}
+    found |= {"steps of speed/evaluation_seconds": timing.get("speed/evaluation_seconds")}
+    return found | {name: [e.step for e in events.Histograms(name)] for name in tags["histograms"]}
+
+
+def best(folder):
+    checkpoint = torch.load(folder / "checkpoints" / "best.ckpt", weights_only=True)
+    found = dict(flat({key: checkpoint[key] for key in ("state_dict", "optimizer_states", "global_step")}))
+    return found | {"score": checkpoint["callbacks"]["BestCheckpoint"]["best_model_score"]}
+
+
+def assert_same_run(resumed, straight):
+    """Weights, optimizers, coefficient, position, best state and score, curves: all bit for bit."""
+    for read in (state, best):
+        a, b = read(straight), read(resumed)
+        assert a.keys() == b.keys()
+        assert [name for name in a if not torch.equal(a[name], b[name])] == []
+    a, b = curves(straight), curves(resumed)
+    assert a.keys() == b.keys()
+    assert [name for name in a if a[name] != b[name]] == []
+
+
+SETTINGS = ["--entropy_tuning.enabled=true", "--target_update.ema_start=4", "--data_report.every_n_steps=4"]
+
+
 @pytest.mark.parametrize(("stop", "mode"), [(3, "scalar"), (5, "state"), (12, "scalar")])
-def test_resumed_run_equals_an_uninterrupted_one_bit_for_bit(stop, mode, toy_set, command):
-    options = ["--entropy_tuning.enabled=true", f"--entropy_tuning.mode={mode}", "--target_update.ema_start=4"]
+def test_a_run_that_ended_early_goes_on_bit_for_bit(stop, mode, toy_set, command):
+    options = [*SETTINGS, f"--entropy_tuning.mode={mode}"]
     whole = command("fit", "--trainer.max_steps=14", *options, run_name="whole")
     parts = command("fit", f"--trainer.max_steps={stop}", *options, run_name="parts")
     assert state(parts)["/global_step"].item() == stop
     command("fit", "--trainer.max_steps=14", "--ckpt_path=last", *options, run_name="parts")
-    a, b = state(whole), state(parts)
-    assert a["/global_step"].item() == 14
-    assert a.keys() == b.keys()
-    different = [name for name in a if not torch.equal(a[name], b[name])]
-    assert not different
-    straight, resumed = scalars(whole), scalars(parts)
-    assert [s for s, _ in resumed["critic/loss"]] == list(range(14))
-    assert resumed["critic/loss"] == straight["critic/loss"]
+    assert_same_run(parts, whole)
+
+
+CUTS = {
+    "each epoch": [
+        ("on_train_batch_end", 9),
+        ("on_validation_start", 10),
+        ("on_validation_end", 10),
+        ("on_train_epoch_end", 10),
+    ],
+    "inside epochs": [
+        ("on_train_batch_start", 7),
+        ("on_validation_end", 6),
+        ("on_save_checkpoint", 9),
+        ("on_train_epoch_start", 10),
+    ],
+}
+PERIODS = {
+    "each epoch": ["--last_checkpoint.every_n_steps=5"],
+    "inside epochs": [
+        "--last_checkpoint.every_n_steps=3",
+        "--trainer.val_check_interval=3",
+        "--trainer.check_val_every_n_epoch=null",
+    ],
+}
+
+
+@pytest.mark.parametrize("periods", list(CUTS))
+def test_a_run_cut_off_at_any_point_goes_on_bit_for_bit(periods, toy_set, command):
+    """Also where an evaluation is due: it is neither missed nor repeated, and the best state stays the best."""
+    options = [*SETTINGS, *PERIODS[periods], "--trainer.max_steps=14"]
+    whole = command("fit", *options, run_name="whole")
+    for hook, step in CUTS[periods]:
+        name = f"{hook}-{step}"
+        probe = [f"--trainer.callbacks.hook={hook}", f"--trainer.callbacks.step={step}"]
+        with pytest.raises(CrashError):
+            command("fit", *options, "--trainer.callbacks=tests.probes.CrashAt", *probe, run_name=name)
+        assert_same_run(command("fit", *options, "--ckpt_path=last", run_name=name), whole)
+
+
+def test_a_run_cut_off_between_its_two_checkpoints(toy_set, command, monkeypatch):
+    """best.ckpt of step 10 is written, last.ckpt still says 5: the evaluation of step 10 happens again and wins again."""
+    whole = command("fit", "--trainer.max_steps=14", *SETTINGS, run_name="whole")
+    on_validation_end = LastCheckpoint.on_validation_end
+
+    def crash(self, trainer, pl_module):
+        if trainer.global_step == 10:
+            raise CrashError
+        on_validation_end(self, trainer, pl_module)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LastCheckpoint, "on_validation_end", crash)
+        with pytest.raises(CrashError):
+            command("fit", "--trainer.max_steps=14", *SETTINGS, run_name="parts")
+    assert_same_run(command("fit", "--trainer.max_steps=14", "--ckpt_path=last", *SETTINGS, run_name="parts"), whole)
+
+
+def test_a_run_cut_off_before_its_first_checkpoint_starts_again(toy_set, command):
+    whole = command("fit", "--trainer.max_steps=7", *SETTINGS, run_name="whole")
+    probe = ["--trainer.callbacks.hook=on_train_batch_end", "--trainer.callbacks.step=3"]
+    with pytest.raises(CrashError):
+        command("fit", "--trainer.max_steps=7", *SETTINGS, "--trainer.callbacks=tests.probes.CrashAt", *probe, run_name="parts")
+    assert_same_run(command("fit", "--trainer.max_steps=7", "--ckpt_path=last", *SETTINGS, run_name="parts"), whole)
+
+
+def test_the_global_random_streams_go_on(toy_set, command):
+    """Nothing here draws from them, but a user's callback may."""
+    extra = ["--trainer.callbacks=tests.probes.DrawGlobally"]
+    runs = []
+    for name, stops in (("whole", [12]), ("parts", [7, 12])):
+        DrawGlobally.drawn.clear()
+        for stop in stops:
+            resume = ["--ckpt_path=last"] if stop != stops[0] else []
+            command("fit", f"--trainer.max_steps={stop}", *extra, *resume, run_name=name)
+        runs.append(list(DrawGlobally.drawn))
+    assert [step for step, *_ in runs[0]] == list(range(1, 13))
+    assert runs[0] == runs[1]
+
+
+def test_a_checkpoint_of_the_first_format_still_loads(toy_set, command, tmp_path):
+    """The stored file was written at step 5 by the first version; its run goes on, and its policy acts."""
+    sizes = ["--model.hidden_dims=[4]", "--model.num_critics=2", "--entropy_tuning.enabled=true"]
+    stored = Path(__file__).parent / "fixtures" / "format_1.ckpt"
+    assert stored.stat().st_size < 100_000
+    assert read_checkpoint(stored)["edp_lightning_format"] == 1
+    command("validate", *sizes, f"--ckpt_path={shutil.copy(stored, tmp_path)}")
+    target = tmp_path / "runs" / "edp-toy-two-step-v0" / "t-seed0" / "checkpoints" / "last.ckpt"
+    target.parent.mkdir(parents=True)
+    shutil.copy(stored, target)
+    folder = command("fit", *sizes, "--trainer.max_steps=9", "--ckpt_path=last")
+    new = read_checkpoint(folder / "checkpoints" / "last.ckpt")
+    assert new["global_step"] == 9
+    adam = new["callbacks"]["EntropyCoefficientTuning"]["optimizer"]["state"][0]
+    assert adam["step"].item() == 9
 
 
 def test_resume_continues_the_learned_coefficient(toy_set, command):

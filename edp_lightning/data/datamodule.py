@@ -252,6 +252,10 @@ class OfflineDataModule(L.LightningDataModule):
         """Return the endless loader at the position that was reached."""
         rank, world_size = (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
         h: Any = self.hparams
+        if world_size > 1:
+            rank_zero_info(
+                f"each of {world_size} ranks draws {h.batch_size} rows: {h.batch_size * world_size} per gradient step"
+            )
         parts = list(zip(self.facts.parts, self._probabilities, strict=True)) if h.mixture else None
         self._loader = TransitionLoader(
             self.table, h.batch_size, h.steps_per_epoch, h.seed, self._position, rank, world_size, parts

@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 from gymnasium.envs.registration import EnvSpec
-from gymnasium.spaces import Box, Space
-from minari.serialization import deserialize_space
+from gymnasium.spaces import Box
 from minari.storage import get_dataset_path
 from numpy.typing import NDArray
 
 from edp_lightning.collect.tasks import DATASET_IDS
 from edp_lightning.data.minari_files import FORMATS, data_files, raw_episodes
+from edp_lightning.data.stored import environment_spec, finite, flags, one_per_step, space
 from edp_lightning.data.transitions import Episode
 from edp_lightning.errors import UserError
 from edp_lightning.families import FAMILIES, ObservationView
@@ -47,7 +47,8 @@ class MinariSet:
     @property
     def locally_collected(self) -> bool:
         """Whether this package wrote it on some machine, as opposed to a published set."""
-        return bool("edp_lightning" in self.metadata.get("author", []))
+        author = self.metadata.get("author")
+        return "edp_lightning" in author if isinstance(author, (str, list)) else False
 
     @property
     def origin(self) -> str:
@@ -126,18 +127,20 @@ def open_set(dataset_id: str) -> MinariSet:
         raise UserError(
             f"dataset {dataset_id}: {path / 'metadata.json'} cannot be read ({error}); fetch the set again"
         ) from error
+    if not isinstance(metadata, dict):
+        raise UserError(f"dataset {dataset_id}: {path / 'metadata.json'} holds no mapping; fetch the set again")
     data_format = str(metadata.get("data_format", "hdf5"))
     if data_format not in FORMATS:
         raise UserError(f"dataset {dataset_id} has data_format {data_format!r}: {', '.join(FORMATS)} can be read")
     if not any(file.is_file() for file in data_files(path, data_format)):
         raise UserError(f"dataset {dataset_id}: {path} has metadata.json but no {data_format} data; fetch the set again")
-    space: Space[Any] = deserialize_space(metadata["action_space"])
-    if not isinstance(space, Box) or len(space.shape) != 1:
-        raise UserError(f"dataset {dataset_id} has action space {space}: only continuous actions (a one-dimensional Box) work")
-    if not (np.isfinite(space.low).all() and np.isfinite(space.high).all() and (space.low < space.high).all()):
-        raise UserError(f"dataset {dataset_id} has an unbounded or empty action box {space}: actions are scaled to [-1, 1]")
-    specs = [EnvSpec.from_json(metadata[key]) if metadata.get(key) else None for key in ("env_spec", "eval_env_spec")]
-    return MinariSet(dataset_id, path, metadata, specs[0], specs[1], space)
+    box = space(metadata, "action_space", f"dataset {dataset_id}")
+    if not isinstance(box, Box) or len(box.shape) != 1:
+        raise UserError(f"dataset {dataset_id} has action space {box}: only continuous actions (a one-dimensional Box) work")
+    if not (np.isfinite(box.low).all() and np.isfinite(box.high).all() and (box.low < box.high).all()):
+        raise UserError(f"dataset {dataset_id} has an unbounded or empty action box {box}: actions are scaled to [-1, 1]")
+    specs = [environment_spec(metadata, key, f"dataset {dataset_id}") for key in ("env_spec", "eval_env_spec")]
+    return MinariSet(dataset_id, path, metadata, specs[0], specs[1], box)
 
 
 def missing_message(dataset_id: str) -> str:
@@ -167,11 +170,15 @@ def read_episodes(dataset: MinariSet, view: ObservationView) -> Iterator[Episode
     """
     where = f"dataset {dataset.dataset_id}"
     dataset.notes.clear()
-    count = mended = 0
+    count = mended = width = 0
     try:
         for number, raw in raw_episodes(where, dataset.path, dataset.data_format):
             stored = _episode(f"{where}, episode {number}", raw, dataset, view)
             episode = _limit_is_truncation(stored, dataset.spec)
+            if count and episode.observation.shape[1] != width:
+                found = episode.observation.shape[1]
+                raise UserError(f"{where}, episode {number}: observations of {found} numbers, before it {width}")
+            width = episode.observation.shape[1]
             count += 1
             mended += episode is not stored
             yield episode
@@ -207,13 +214,15 @@ def _limit_is_truncation(episode: Episode, spec: EnvSpec | None) -> Episode:
 
 
 def _episode(where: str, raw: Mapping[str, Any], dataset: MinariSet, view: ObservationView) -> Episode:
+    if hasattr(raw, "dtype"):
+        raise UserError(f"{where}: a group of arrays is expected here, the file has an array")
     for name in ("observations", "actions", "rewards", "terminations", "truncations"):
         if name not in raw:
             raise UserError(f"{where}: no {name} in the file")
-    rewards = _finite(raw["rewards"], np.float32, f"{where}: rewards")
-    actions = _finite(raw["actions"], np.float32, f"{where}: actions")
+    rewards = one_per_step(raw["rewards"], np.float32, f"{where}: rewards")
+    actions = finite(raw["actions"], np.float32, f"{where}: actions")
     observations = _observations(raw["observations"], view, dataset.spec is None, where)
-    ends = [np.asarray(raw[name][()], dtype=np.bool_) for name in ("terminations", "truncations")]
+    ends = [flags(raw[name], f"{where}: {name}") for name in ("terminations", "truncations")]
     steps = len(rewards)
     if steps == 0:
         raise UserError(f"{where} is empty: remove it from the set")
@@ -234,7 +243,7 @@ def _episode(where: str, raw: Mapping[str, Any], dataset: MinariSet, view: Obser
     return Episode(
         observation=flat.reshape(steps + 1, -1),
         action=actions,
-        reward=rewards.reshape(steps),
+        reward=rewards,
         terminated=ends[0],
         truncated=ends[1],
         position=None if position is None or position.ndim != 2 else position.astype(np.float32),
@@ -244,14 +253,14 @@ def _episode(where: str, raw: Mapping[str, Any], dataset: MinariSet, view: Obser
 def _observations(node: Any, view: ObservationView, flat: bool, where: str) -> dict[str, NDArray[Any]]:
     """Return the arrays a view needs by key, and the achieved goal; with ``flat``, the view's array itself may be stored."""
     if hasattr(node, "dtype") and (flat or not view.keys):
-        return {"": _finite(node, np.float32, f"{where}: observations")}
+        return {"": finite(node, np.float32, f"{where}: observations")}
     if not view.keys:
         raise UserError(f"{where}: observations are a Dict with keys {', '.join(node)}; choose a data.view for it")
     found = {}
     for key in dict.fromkeys((*view.keys, "achieved_goal")):
         leaf = _leaf(node, key)
         if leaf is not None:
-            found[key] = _finite(leaf, np.float64, f"{where}: observation {key}")
+            found[key] = finite(leaf, np.float64, f"{where}: observation {key}")
         elif key in view.keys:
             raise UserError(f"{where}: the view {view.name} needs the observation {key}, which is not in the file")
     return found
@@ -275,17 +284,3 @@ def _nest(flat: dict[str, NDArray[Any]]) -> dict[str, Any]:
             node = node.setdefault(parent, {})
         node[leaf] = value
     return nested
-
-
-def _finite(node: Any, dtype: Any, where: str) -> NDArray[Any]:
-    if not hasattr(node, "dtype"):
-        raise UserError(f"{where}: an array is expected here, the file has a group")
-    try:
-        values = np.asarray(node[()], dtype=dtype)
-    except (TypeError, ValueError) as error:
-        raise UserError(f"{where}: not numbers ({node.dtype})") from error
-    finite = np.isfinite(values)
-    if not finite.all():
-        row = int(np.argwhere(~finite)[0][0])
-        raise UserError(f"{where} hold NaN or infinite values (first in row {row}): clean the set before training")
-    return values

@@ -7,6 +7,7 @@ from typing import Any
 import h5py
 import numpy as np
 
+from edp_lightning.data.stored import episode_numbers
 from edp_lightning.errors import UserError
 
 FORMATS = ("hdf5", "arrow", "parquet")
@@ -36,7 +37,7 @@ def raw_episodes(where: str, path: Path, data_format: str) -> Iterator[tuple[int
     if data_format == "hdf5":
         with h5py.File(path / "main_data.hdf5", "r") as file:
             _bound_metadata_cache(file)
-            for number in _numbers(file):
+            for number in episode_numbers(file, where):
                 yield number, file[f"episode_{number}"]
         return
     try:
@@ -54,11 +55,6 @@ def _bound_metadata_cache(file: h5py.File) -> None:
     config.min_size = config.initial_size = 1 << 19
     config.max_size = 1 << 20
     file.id.set_mdc_config(config)
-
-
-def _numbers(file: h5py.File) -> list[int]:
-    names = (name.removeprefix("episode_") for name in file if name.startswith("episode_"))
-    return sorted(int(name) for name in names if name.isdigit())
 
 
 def _columns(where: str, folder: Path, data_format: str) -> dict[str, Any]:

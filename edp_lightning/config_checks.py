@@ -1,0 +1,73 @@
+"""Values that types alone let through: null, NaN, and numbers outside their range, refused before anything is built."""
+
+import math
+import types
+from collections.abc import Iterable, Mapping
+from typing import Any, Union, get_args, get_origin, get_type_hints
+
+from edp_lightning.errors import UserError
+
+AT_LEAST: dict[str, float] = {
+    "model.num_critics": 1,
+    "model.num_diffusion_steps": 1,
+    "model.num_backup_actions": 1,
+    "model.num_candidates": 1,
+    "model.observation_dim": 1,
+    "model.action_dim": 1,
+    "model.hidden_dims": 1,
+    "model.discount": 0,
+    "model.candidate_temperature": 0,
+    "model.actor_lr": 0,
+    "model.critic_lr": 0,
+    "model.gradient_clip_val": 0,
+    "data.action_clip_eps": 0,
+    "data.collect_steps": 1,
+    "data.collect_workers": 1,
+    "data_report.every_n_steps": 1,
+    "entropy_tuning.lr": 0,
+    "progress_bar.refresh_rate": 0,
+    "target_update.ema_start": 0,
+    "trainer.log_every_n_steps": 1,
+}
+"""Option -> smallest value, for a list of each entry."""
+
+AT_MOST: dict[str, float] = {"model.discount": 1, "data.action_clip_eps": 0.5}
+"""Option -> largest value."""
+
+
+def check_section(section: str, values: Any, constructor: Any) -> None:
+    """Refuse values of one section of a config.
+
+    Args:
+        section: Its name.
+        values: What the config says, by option.
+        constructor: The class whose arguments these are.
+
+    Raises:
+        UserError: Naming the option and what it may be.
+    """
+    if not isinstance(values, Mapping) and not hasattr(values, "items"):
+        raise UserError(f"the section {section} of the config must be a mapping of options; got {values!r}")
+    hints = get_type_hints(constructor.__init__)
+    for name, value in values.items():
+        option = f"{section}.{name}"
+        if value is None and name in hints and not _takes_none(hints[name]):
+            raise UserError(f"{option} must have a value; got null")
+        for number in _numbers(value):
+            if not math.isfinite(number):
+                raise UserError(f"{option} must be a finite number; got {number}")
+            if number < AT_LEAST.get(option, number):
+                raise UserError(f"{option} must be at least {AT_LEAST[option]:g}; got {number:g}")
+            if number > AT_MOST.get(option, number):
+                raise UserError(f"{option} must be at most {AT_MOST[option]:g}; got {number:g}")
+
+
+def _takes_none(hint: Any) -> bool:
+    if hint is Any or hint is None or hint is type(None):
+        return True
+    return get_origin(hint) in (Union, types.UnionType) and any(_takes_none(part) for part in get_args(hint))
+
+
+def _numbers(value: Any) -> Iterable[float]:
+    items = value if isinstance(value, (list, tuple)) else [value]
+    return [item for item in items if isinstance(item, (int, float)) and not isinstance(item, bool)]

@@ -1,0 +1,67 @@
+"""Callbacks that tests add to a run by name."""
+
+from pathlib import Path
+
+import lightning as L
+import torch
+
+MOMENTS = (
+    "on_train_batch_start",
+    "on_train_batch_end",
+    "on_validation_start",
+    "on_validation_end",
+    "on_train_epoch_end",
+    "on_train_epoch_start",
+    "on_save_checkpoint",
+)
+"""Hooks at which a run may be cut off."""
+
+
+class CrashError(RuntimeError):
+    pass
+
+
+class CrashAt(L.Callback):
+    """Stands for a power cut: raises when a hook is called after ``step`` gradient steps."""
+
+    def __init__(self, hook: str, step: int) -> None:
+        assert hook in MOMENTS
+
+        def crash(trainer, *args, **kwargs):
+            if trainer.global_step == step:
+                raise CrashError(hook)
+
+        setattr(self, hook, crash)
+
+
+class DumpStates(L.Callback):
+    """Writes what each rank holds at the end of training."""
+
+    def __init__(self, folder: str) -> None:
+        self.folder = folder
+
+    def on_train_end(self, trainer, pl_module):
+        state = {"module": pl_module.state_dict(), "optimizers": [o.state_dict() for o in trainer.optimizers]}
+        torch.save(state, Path(self.folder) / f"rank{trainer.global_rank}.pt")
+
+
+class DisturbRank(L.Callback):
+    """Changes one weight on rank 1 only, as a callback that is not meant for several ranks might."""
+
+    def on_train_batch_end(self, trainer, pl_module, *args):
+        if trainer.global_rank == 1 and trainer.global_step == 7:
+            with torch.no_grad():
+                pl_module.critic.get_parameter(next(name for name, _ in pl_module.critic.named_parameters())).add_(1e-7)
+
+
+class DrawGlobally(L.Callback):
+    """Draws from the global random streams at every step and keeps what it got, as a user's callback might."""
+
+    drawn: list = []  # noqa: RUF012
+
+    def on_train_batch_end(self, trainer, pl_module, *args):
+        import random
+
+        import numpy as np
+
+        self.drawn.append((trainer.global_step, random.random(), np.random.normal(), torch.rand(()).item()))

@@ -1,0 +1,368 @@
+"""Malformed datasets and configs: one clear error, or what an independent calculation gives; never a traceback or a hang."""
+
+import contextlib
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from edp_lightning.cli import main
+from edp_lightning.data.datamodule import OfflineDataModule
+from edp_lightning.errors import UserError
+from tests.conftest import TINY
+
+KEYS = ("observations", "actions", "rewards", "terminations", "truncations")
+ANY_KEY, ANY_EPISODE = st.sampled_from(KEYS), st.sampled_from(["episode_0", "episode_1", "episode_2"])
+
+
+def rewrite(group: Any, name: str, values: Any) -> None:
+    if name in group:
+        del group[name]
+    group[name] = values
+
+
+def drop_key(file, episode, key):
+    del file[episode][key]
+
+
+def drop_episode(file, episode):
+    del file[episode]
+
+
+def resize(file, episode, key, change):
+    values = file[episode][key][()]
+    rewrite(file[episode], key, values[:change] if change < 0 else np.concatenate([values, values[:change]]))
+
+
+def poke(file, episode, key, row, value):
+    values = np.array(file[episode][key][()], dtype=np.float64)
+    if values.size:
+        values.reshape(-1)[row % values.size] = value
+    rewrite(file[episode], key, values)
+
+
+def retype(file, episode, key, dtype):
+    rewrite(file[episode], key, file[episode][key][()].astype(dtype))
+
+
+def reshape(file, episode, key, shape):
+    values = file[episode][key][()]
+    new = {
+        "column": lambda: values.reshape(len(values), -1)[:, :1],
+        "flat": lambda: values.reshape(-1),
+        "deep": lambda: values[..., None],
+        "wide": lambda: np.concatenate([values.reshape(len(values), -1)] * 2, axis=1),
+        "scalar": lambda: values.reshape(-1)[0] if values.size else np.float64(0),
+    }[shape]()
+    rewrite(file[episode], key, new)
+
+
+def rename(file, episode, name):
+    if name not in file:
+        file.move(episode, name)
+
+
+def add(file, name):
+    if name not in file:
+        file.create_group(name)
+
+
+def make_group(file, episode, key):
+    del file[episode][key]
+    file[episode].create_group(key)["x"] = np.zeros(3)
+
+
+def make_array(file, episode):
+    del file[episode]
+    file[episode] = np.zeros(3)
+
+
+def empty(file, episode):
+    for key in KEYS:
+        rewrite(file[episode], key, file[episode][key][()][: 1 if key == "observations" else 0])
+
+
+NAMES = st.sampled_from(["episode_7", "episode_x", "episode_-1", "episode_01", "episode_", "other", "episode_1.5"])
+CHANGES = st.one_of(
+    st.tuples(st.just(drop_key), ANY_EPISODE, ANY_KEY),
+    st.tuples(st.just(drop_episode), ANY_EPISODE),
+    st.tuples(st.just(resize), ANY_EPISODE, ANY_KEY, st.sampled_from([-2, -1, 1])),
+    st.tuples(
+        st.just(poke),
+        ANY_EPISODE,
+        ANY_KEY,
+        st.integers(0, 9),
+        st.sampled_from([np.nan, np.inf, -np.inf, 1e300, 7.0, -3.5, 0.5]),
+    ),
+    st.tuples(st.just(retype), ANY_EPISODE, ANY_KEY, st.sampled_from(["f2", "f8", ">f4", "i4", "u1", "?", "c8", "S8", "i8"])),
+    st.tuples(st.just(reshape), ANY_EPISODE, ANY_KEY, st.sampled_from(["column", "flat", "deep", "wide", "scalar"])),
+    st.tuples(st.just(rename), ANY_EPISODE, NAMES),
+    st.tuples(st.just(add), NAMES),
+    st.tuples(st.just(make_group), ANY_EPISODE, ANY_KEY),
+    st.tuples(st.just(make_array), ANY_EPISODE),
+    st.tuples(st.just(empty), ANY_EPISODE),
+)
+JUNK = st.sampled_from([None, 0, 3, -1, "x", "", [], {}, True, 1.5, {"type": "Box"}, '{"type": "Discrete", "n": 3}'])
+METADATA = st.one_of(
+    st.none(),
+    st.none(),
+    st.none(),
+    st.tuples(
+        st.sampled_from(
+            ["action_space", "observation_space", "data_format", "env_spec", "eval_env_spec", "author", "total_episodes"]
+        ),
+        JUNK,
+    ),
+    st.sampled_from(["absent", "not json", "a list"]),
+)
+OPTIONS = st.fixed_dictionaries(
+    {
+        "n_step": st.integers(1, 4),
+        "discount": st.sampled_from([0.0, 0.9, 1.0]),
+        "terminals": st.sampled_from([None, "env", "reward", "first_success"]),
+        "reward_transform": st.sampled_from(["none", "affine", "standardize", "min_max", "return_range"]),
+        "reward_shift": st.just(-0.5),
+        "reward_scale": st.just(4.0),
+        "normalize_observations": st.sampled_from(["none", "standard", "scalar"]),
+        "action_clip_eps": st.sampled_from([0.0, 1e-3]),
+        "cache": st.booleans(),
+    }
+)
+
+
+def write(folder: Path, changes: list[tuple[Any, ...]], metadata: Any, cut: float, honest: bool) -> None:
+    """Put a set of three episodes of 4, 3 and 5 steps into a folder and spoil it."""
+    rng = np.random.default_rng(0)
+    path = folder / "main_data.hdf5"
+    with h5py.File(path, "w") as file:
+        for number, steps in enumerate((4, 3, 5)):
+            group = file.create_group(f"episode_{number}")
+            group["observations"] = 100.0 * number + np.arange(2.0 * (steps + 1)).reshape(steps + 1, 2)
+            group["actions"] = rng.uniform(-1, 1, (steps, 1)).astype(np.float32)
+            group["rewards"] = rng.normal(size=steps)
+            group["terminations"] = np.arange(steps) == (steps - 1 if number == 1 else -1)
+            group["truncations"] = np.arange(steps) == (steps - 1 if number != 1 else -1)
+        for change, *arguments in changes:
+            # an earlier change may have taken what this one would spoil
+            with contextlib.suppress(KeyError, ValueError, TypeError, AttributeError, IndexError):
+                change(file, *arguments)
+        count = sum(name.startswith("episode_") for name in file)
+    if cut < 1:
+        content = path.read_bytes()
+        path.write_bytes(content[: int(cut * len(content))])
+    box = {"type": "Box", "dtype": "float32", "shape": [1], "low": [-1.0], "high": [1.0]}
+    facts: Any = {
+        "dataset_id": "tests/fuzz-v0",
+        "action_space": json.dumps(box),
+        "data_format": "hdf5",
+        "total_episodes": count if honest else 3,
+        "author": ["somebody"],
+    }
+    if isinstance(metadata, tuple):
+        facts[metadata[0]] = metadata[1]
+    elif metadata == "absent":
+        del facts["action_space"]
+    elif metadata == "a list":
+        facts = [facts]
+    (folder / "metadata.json").write_text("{" if metadata == "not json" else json.dumps(facts))
+
+
+def independent_table(path: Path, options: dict[str, Any]) -> list[list[np.ndarray]]:
+    """Compute the rows one at a time, in float64, straight from the file."""
+    with h5py.File(path / "main_data.hdf5", "r") as file:
+        names = [name for name in file if name.startswith("episode_")]
+        stored = [{key: file[name][key][()] for key in KEYS} for name in sorted(names, key=lambda name: int(name[8:]))]
+    episodes = []
+    for raw in stored:
+        reward = [float(np.float32(r)) for r in raw["rewards"].reshape(-1)]
+        ends = [bool(e) for e in raw["terminations"].reshape(-1)]
+        if options["terminals"] in ("reward", "first_success"):
+            ends = [r > 0 for r in reward]
+        steps = len(reward)
+        if options["terminals"] == "first_success" and any(ends):
+            steps = ends.index(True) + 1
+        observation = [np.asarray(o, dtype=np.float32).reshape(-1) for o in raw["observations"]]
+        action = [np.asarray(a, dtype=np.float64).reshape(-1) for a in raw["actions"]]
+        episodes.append((observation, action, reward[:steps], ends[:steps]))
+    every = [r for _, _, reward, _ in episodes for r in reward]
+    mean, low = sum(every) / len(every), min(every)
+    spread = math.sqrt(sum((r - mean) ** 2 for r in every) / len(every))
+    returns = [sum(reward) for _, _, reward, _ in episodes]
+    new = {
+        "none": lambda r: r,
+        "affine": lambda r: (r + options["reward_shift"]) * options["reward_scale"],
+        "standardize": lambda r: (r - mean) / spread,
+        "min_max": lambda r: 2 * (r - low) / (max(every) - low) - 1,
+        "return_range": lambda r: r * 1000 / (max(returns) - min(returns)),
+    }[options["reward_transform"]]
+    bound = 1 - options["action_clip_eps"]
+    rows = []
+    for observation, action, reward, ends in episodes:
+        for t in range(len(reward)):
+            total, k, ended = 0.0, 0, False
+            while k < options["n_step"] and t + k < len(reward) and not ended:
+                total += options["discount"] ** k * new(reward[t + k])
+                ended = ends[t + k]
+                k += 1
+            values = [observation[t], np.clip(action[t], -bound, bound), total, observation[t + k], float(ended), float(k)]
+            rows.append([np.asarray(value, dtype=np.float64).reshape(-1) for value in values])
+    return rows
+
+
+def check_dataset(root: Path, changes: Any, metadata: Any, cut: float, honest: bool, options: dict[str, Any]) -> bool:
+    """Read a spoilt set; return whether there was a table to compare."""
+    folder = root / "tests" / "fuzz-v0" / "data"
+    folder.mkdir(parents=True, exist_ok=True)
+    write(folder, changes, metadata, cut, honest)
+    module = OfflineDataModule("tests/fuzz-v0", **options)
+    refusal = None
+    try:
+        module.prepare_data()
+        module.setup("validate")
+    except UserError as error:
+        refusal = str(error).strip()
+    if refusal is not None:
+        assert "fuzz-v0" in refusal or "reward_transform" in refusal
+        assert "\n" not in refusal, "more than one message"
+        return False
+    expected = independent_table(folder, options)
+    assert len(module.transitions.reward) == len(expected)
+    for column, name in enumerate(module.transitions._fields):
+        found = getattr(module.transitions, name).double().numpy().reshape(len(expected), -1)
+        wanted = np.stack([row[column] for row in expected])
+        np.testing.assert_allclose(found, wanted, rtol=2e-5, atol=1e-4, err_msg=name)
+    return True
+
+
+CASE = (
+    st.lists(CHANGES, max_size=3),
+    METADATA,
+    st.one_of(st.just(1.0), st.just(1.0), st.floats(0, 0.999)),
+    st.booleans(),
+    OPTIONS,
+)
+QUIET = {"deadline": None, "database": None, "suppress_health_check": list(HealthCheck)}
+
+
+@settings(max_examples=60, derandomize=True, **QUIET)
+@given(*CASE)
+def test_a_spoilt_set_gives_one_error_or_the_right_table(minari_root, changes, metadata, cut, honest, options):
+    check_dataset(minari_root, changes, metadata, cut, honest, options)
+
+
+@pytest.mark.slow
+def test_two_thousand_spoilt_sets(minari_root):
+    outcomes: list[bool] = []
+
+    @settings(max_examples=2500, **QUIET)
+    @given(*CASE)
+    def fuzz(changes, metadata, cut, honest, options):
+        outcomes.append(check_dataset(minari_root, changes, metadata, cut, honest, options))
+
+    fuzz()
+    print(f"{len(outcomes)} sets: {sum(outcomes)} correct tables, {len(outcomes) - sum(outcomes)} errors")
+    assert len(outcomes) >= 2000
+    assert min(sum(outcomes), len(outcomes) - sum(outcomes)) >= 200, "one of the two outcomes is hardly tested"
+
+
+VALUES = st.sampled_from(
+    [None, -1, 0, 1, 2, 0.5, -0.5, 1.0, 1e30, math.nan, math.inf, "x", "", "none", [], [0], [2], {}, {"x": 1}, True, False]
+)
+FIELDS = st.sampled_from(
+    [
+        *(
+            f"data.{name}"
+            for name in ("batch_size", "steps_per_epoch", "n_step", "terminals", "reward_transform", "reward_scale")
+        ),
+        *(
+            f"data.{name}"
+            for name in ("view", "normalize_observations", "action_clip_eps", "environment", "discount", "nonsense")
+        ),
+        *(f"model.{name}" for name in ("hidden_dims", "num_critics", "num_diffusion_steps", "schedule", "bc_loss", "discount")),
+        *(f"model.{name}" for name in ("eta", "entropy", "entropy_coef", "q_aggregation", "lcb_coef", "num_candidates")),
+        *(f"model.{name}" for name in ("max_q_backup", "num_backup_actions", "candidate_temperature", "actor_lr", "critic_lr")),
+        *(
+            f"model.{name}"
+            for name in ("lr_schedule", "gradient_clip_val", "hidden_precision", "observation_dim", "action_dim")
+        ),
+        *(f"trainer.{name}" for name in ("devices", "accelerator", "strategy", "precision", "log_every_n_steps", "max_steps")),
+        *(
+            f"trainer.{name}"
+            for name in ("val_check_interval", "check_val_every_n_epoch", "limit_val_batches", "gradient_clip_val")
+        ),
+        *(
+            f"trainer.{name}"
+            for name in ("accumulate_grad_batches", "num_nodes", "callbacks", "logger", "plugins", "max_epochs")
+        ),
+        *(f"target_update.{name}" for name in ("tau", "ema_decay", "ema_every", "ema_start", "ema_before_start")),
+        *(f"entropy_tuning.{name}" for name in ("enabled", "target_entropy", "lr")),
+        *(f"evaluation.{name}" for name in ("num_episodes", "num_envs", "seed", "num_test_episodes")),
+        *("guard.every_n_steps", "guard.q_bound", "last_checkpoint.every_n_steps", "data_report.every_n_steps"),
+        *("seed_everything", "run_name", "ckpt_path", "trainer", "model", "data", "nonsense"),
+    ]
+)
+RUNS_FOR_EVER = {"trainer.max_steps", "trainer.max_epochs"}
+"""-1 and null mean no end: a right config, not a malformed one."""
+STARTS_PROCESSES = {"trainer.devices", "trainer.num_nodes"}
+
+
+def check_config(changes: dict[str, Any], folder: Path, capsys: Any) -> str:
+    """Train two steps under a spoilt config; return how that ended."""
+    config: dict[str, Any] = {}
+    for field, value in changes.items():
+        if field in RUNS_FOR_EVER and value in (None, -1, math.inf, 1e30):
+            continue
+        if field in STARTS_PROCESSES and value not in (0, -1, "x", "", {}, None, math.nan):
+            continue
+        section, _, name = field.partition(".")
+        if not name:
+            config[section] = value
+        elif isinstance(config.setdefault(section, {}), dict):
+            config[section][name] = value
+    path = folder / "fuzz.yaml"
+    path.write_text(yaml.safe_dump(config))
+    capsys.readouterr()
+    tiny = [option for option in TINY if option.partition("=")[0].removeprefix("--") not in changes]
+    status: Any = 0
+    try:
+        trainer = config.get("trainer")
+        end = [] if isinstance(trainer, dict) and "max_steps" in trainer else ["--trainer.max_steps=2"]
+        name = f"--output={folder / 'runs' / str(len(list(folder.glob('runs/*'))))}"
+        main(["fit", "--data.dataset=edp/toy/two-step-v0", *tiny, *end, name, "--config", str(path)])
+    except SystemExit as stop:
+        status = stop.code or 0
+    message = capsys.readouterr().err
+    assert "Traceback" not in message
+    assert status == 0 or "error: " in message
+    return {0: "trained", 1: "refused", 2: "usage"}[status]
+
+
+@pytest.mark.filterwarnings("ignore")
+@settings(max_examples=6, derandomize=True, **QUIET)
+@given(st.dictionaries(FIELDS, VALUES, min_size=1, max_size=2))
+def test_a_malformed_config_gives_one_error_or_trains(toy_set, tmp_path, capsys, changes):
+    check_config(changes, tmp_path, capsys)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_hundreds_of_malformed_configs(toy_set, tmp_path, capsys):
+    outcomes: list[str] = []
+
+    @settings(max_examples=400, **QUIET)
+    @given(st.dictionaries(FIELDS, VALUES, min_size=1, max_size=2))
+    def fuzz(changes):
+        outcomes.append(check_config(changes, tmp_path, capsys))
+
+    fuzz()
+    counts = {outcome: outcomes.count(outcome) for outcome in set(outcomes)}
+    with capsys.disabled():
+        print(f"{len(outcomes)} configs: {counts}")
+    assert len(outcomes) >= 300
