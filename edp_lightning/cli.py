@@ -13,6 +13,7 @@ import lightning as L
 from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import TensorBoardLogger
 
@@ -163,6 +164,12 @@ class OfflineCLI(LightningCLI):
             raise UserError(f"these trainer settings do not work here: {error}") from error
         check_trainer(trainer)
         return trainer
+
+    def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[L.Callback]) -> L.Trainer:
+        """Leave the forced progress bar out where it is switched off: Lightning refuses the two together."""
+        if config.get("enable_progress_bar") is False:
+            callbacks = [callback for callback in callbacks if not isinstance(callback, ProgressBar)]
+        return super()._instantiate_trainer(config, callbacks)
 
 
 def _option(arguments: list[str], name: str) -> str | None:

@@ -243,6 +243,13 @@ def test_a_set_without_an_environment_can_be_trained_on_but_not_tested(random_se
     assert "data.environment" in capsys.readouterr().err
 
 
+def test_the_progress_bar_can_be_switched_off(toy_set, command, capsys):
+    folder = command("fit", "--trainer.max_steps=5", "--trainer.enable_progress_bar=false")
+    assert (folder / "checkpoints" / "last.ckpt").exists()
+    output = capsys.readouterr()
+    assert "Epoch" not in output.out + output.err
+
+
 def test_unknown_option_is_refused(capsys):
     with pytest.raises(SystemExit) as stop:
         main(["fit", "--data.dataset=a/b-v0", "--model.gama=0.9"])
