@@ -3,6 +3,7 @@
 import errno
 import signal
 import sys
+import threading
 import warnings
 from contextlib import ExitStack
 from pathlib import Path
@@ -265,7 +266,14 @@ def main(args: list[str] | None = None) -> None:
         SystemExit: With status 1 and one message on stderr if the user can mend the problem; 2 for a wrong option; 130 after
             Ctrl-C and 143 after SIGTERM.
     """
-    argv = sys.argv
+    argv, report = sys.argv, threading.excepthook
+
+    def report_but_full_disk(failure: threading.ExceptHookArgs) -> None:
+        """Leave a full disk to the main thread: TensorBoard's writer hands its error over, and would print it as well."""
+        if not (isinstance(failure.exc_value, OSError) and failure.exc_value.errno in FULL_DISK):
+            report(failure)
+
+    threading.excepthook = report_but_full_disk
     if args is not None:  # LightningCLI warns when the surrounding program, such as pytest, has a command line too
         sys.argv = argv[:1]
     try:
@@ -284,3 +292,5 @@ def main(args: list[str] | None = None) -> None:
         raise
     finally:
         sys.argv = argv
+        if args is not None:  # a process of its own keeps it: the writer may fail as late as at the exit
+            threading.excepthook = report

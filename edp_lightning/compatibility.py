@@ -48,11 +48,11 @@ def check_strategy(strategy: Any) -> None:
 
 
 def check_trainer(trainer: L.Trainer) -> None:
-    """Refuse precisions and strategies under which the gradient step would be wrong or hang.
+    """Refuse settings under which the gradient step would be wrong or hang.
 
     Raises:
-        UserError: For any precision but ``32-true``, which is the model's to choose, and for strategies other than a single
-            device and DDP.
+        UserError: For any precision but ``32-true``, which is the model's to choose, for strategies other than a single
+            device and DDP, and for gradient clipping or accumulation by the trainer.
     """
     if trainer.precision != "32-true":
         raise UserError(
@@ -61,6 +61,10 @@ def check_trainer(trainer: L.Trainer) -> None:
         )
     if not isinstance(trainer.strategy, (SingleDeviceStrategy, DDPStrategy)):
         raise _unsupported(type(trainer.strategy).__name__)
+    if trainer.gradient_clip_val is not None:
+        raise UserError("trainer.gradient_clip_val does not reach two optimizers: use model.gradient_clip_val")
+    if trainer.accumulate_grad_batches != 1:
+        raise UserError("trainer.accumulate_grad_batches is not supported: raise data.batch_size")
 
 
 def _unsupported(strategy: str) -> UserError:

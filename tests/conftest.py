@@ -1,5 +1,6 @@
 """Small datasets on disk, and short runs."""
 
+import subprocess
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -107,6 +108,12 @@ def command(tmp_path: Path) -> Callable[..., Path]:
         return tmp_path / "runs" / dataset.replace("/", "-") / f"{run_name}-seed0"
 
     return run
+
+
+def finish(process: "subprocess.Popen[str]") -> None:
+    """Wait for a process whose stderr is a pipe, and show its end if it failed."""
+    _, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors[-3000:]
 
 
 def scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:

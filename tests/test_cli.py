@@ -250,6 +250,14 @@ def test_the_progress_bar_can_be_switched_off(toy_set, command, capsys):
     assert "Epoch" not in output.out + output.err
 
 
+@pytest.mark.parametrize(
+    ("option", "instead"),
+    [("gradient_clip_val=1", "model.gradient_clip_val"), ("accumulate_grad_batches=2", "data.batch_size")],
+)
+def test_what_the_trainer_cannot_do_for_two_optimizers_is_refused(option, instead, toy_set, capsys):
+    assert instead in failing(capsys, "fit", f"--data.dataset={toy_set}", *TINY, f"--trainer.{option}")
+
+
 def test_unknown_option_is_refused(capsys):
     with pytest.raises(SystemExit) as stop:
         main(["fit", "--data.dataset=a/b-v0", "--model.gama=0.9"])

@@ -17,7 +17,7 @@ from lightning.pytorch.strategies import FSDPStrategy
 from edp_lightning.checkpoint_io import read_checkpoint
 from edp_lightning.errors import UserError
 from edp_lightning.module import EntropyDiffusionPolicy
-from tests.conftest import TINY, scalars
+from tests.conftest import TINY, finish, scalars
 from tests.test_resume import flat, state
 
 ROOT = Path(__file__).parents[1]
@@ -137,7 +137,7 @@ def test_two_nodes_started_by_torchrun_equal_two_ranks_on_one(toy_set, tmp_path)
         for rank in (0, 1)
     ]
     for node in nodes:
-        assert node.wait(timeout=300) == 0, node.stderr.read()[-3000:]
+        finish(node)
     a, b = state(one), state(one.parent / "nodes-seed0")
     assert [name for name in a if not torch.equal(a[name], b[name])] == []
 

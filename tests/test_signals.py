@@ -14,7 +14,7 @@ import torch
 
 from edp_lightning.callbacks import NumericsGuard, TargetNetworkUpdate
 from edp_lightning.checkpoint_io import read_checkpoint
-from tests.conftest import TINY
+from tests.conftest import TINY, finish
 from tests.test_resume import assert_same_run, curves, state
 
 ROOT = Path(__file__).parents[1]
@@ -98,7 +98,7 @@ def test_two_ranks_of_which_one_is_signalled_stop_together(number, toy_set, comm
     for name in ("parts", "whole"):
         resume = ["--ckpt_path=last"] if name == "parts" else []
         run = start(tmp_path / "runs", *TWO_RANKS, f"--run_name={name}", f"--trainer.max_steps={reached + 12}", *resume)
-        assert run.wait(timeout=300) == 0, run.stderr.read()[-3000:]
+        finish(run)
         ends.append(folder.parent / f"{name}-seed0")
     a, b = (state(end) for end in ends)
     assert b["/global_step"].item() == reached + 12

@@ -142,7 +142,9 @@ class MazeRecorder:
             return self._waypoint
         if target is not self._centre:
             reach = self._task.waypoint_noise * size
-            self._centre, self._waypoint = target, target + rng.uniform(-reach, reach, size=2)
+            self._centre, self._waypoint = target, target
+            if reach > 0:
+                self._waypoint = target + rng.uniform(-reach, reach, size=2)
         return self._waypoint
 
     def _store(self, rows: dict[str, NDArray[np.float64]], step: int, observation: dict[str, Any]) -> None:
