@@ -193,7 +193,7 @@ def chaos(output: Path, kills: int, steps: int, seed: int) -> Damage:
     while damage.kills < kills:
         before = saved_step(folder)
         # so that the kills that are left fit into the steps that are left
-        patience = max(1, round(1.7 * (steps - before) / (kills - damage.kills) / EVERY) - 2)
+        patience = max(1, round(1.3 * (steps - before) / (kills - damage.kills) / EVERY) - 2)
         step.value = before
         if not kill_at_random(start("killed", "--ckpt_path=last"), folder, patience, rng):
             break

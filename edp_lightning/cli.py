@@ -21,7 +21,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from edp_lightning import __version__, callbacks
 from edp_lightning.checkpoint_io import AtomicCheckpointIO, read_checkpoint
 from edp_lightning.compatibility import check_strategy, check_trainer
-from edp_lightning.config_checks import check_section
+from edp_lightning.config_checks import check_evaluation_period, check_section
 from edp_lightning.data.datamodule import OfflineDataModule
 from edp_lightning.errors import UserError
 from edp_lightning.module import EntropyDiffusionPolicy
@@ -124,6 +124,7 @@ class OfflineCLI(LightningCLI):
         for section, constructor in classes.items():
             if section in config:  # a callback without options has no section
                 check_section(section, config[section], constructor)
+        check_evaluation_period(config.trainer, config.data.steps_per_epoch)
 
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
         """Create the trainer with its run folder, TensorBoard logger and atomic checkpoints."""
@@ -161,7 +162,7 @@ class OfflineCLI(LightningCLI):
             kwargs["plugins"].append(SLURMEnvironment(auto_requeue=False))
         try:
             trainer = super().instantiate_trainer(**kwargs)
-        except (MisconfigurationException, ModuleNotFoundError, ValueError) as error:
+        except (MisconfigurationException, ModuleNotFoundError, TypeError, ValueError) as error:
             raise UserError(f"these trainer settings do not work here: {error}") from error
         check_trainer(trainer)
         return trainer

@@ -62,6 +62,25 @@ def check_section(section: str, values: Any, constructor: Any) -> None:
                 raise UserError(f"{option} must be at most {AT_MOST[option]:g}; got {number:g}")
 
 
+def check_evaluation_period(trainer: Mapping[str, Any], steps_per_epoch: int) -> None:
+    """Refuse an evaluation period inside epochs that no epoch is long enough for.
+
+    Args:
+        trainer: Options of the trainer.
+        steps_per_epoch: Gradient steps per epoch.
+
+    Raises:
+        UserError: Naming the options.
+    """
+    interval = trainer.get("val_check_interval")
+    inside_epochs = trainer.get("check_val_every_n_epoch") is not None
+    if inside_epochs and isinstance(interval, int) and interval > steps_per_epoch:
+        raise UserError(
+            f"trainer.val_check_interval is {interval} but an epoch has data.steps_per_epoch {steps_per_epoch} steps: evaluate "
+            "every trainer.check_val_every_n_epoch epochs, or set that to null to count steps across epochs"
+        )
+
+
 def _takes_none(hint: Any) -> bool:
     if hint is Any or hint is None or hint is type(None):
         return True

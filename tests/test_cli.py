@@ -258,6 +258,11 @@ def test_what_the_trainer_cannot_do_for_two_optimizers_is_refused(option, instea
     assert instead in failing(capsys, "fit", f"--data.dataset={toy_set}", *TINY, f"--trainer.{option}")
 
 
+def test_an_evaluation_period_longer_than_an_epoch_is_refused(toy_set, capsys):
+    options = ["fit", f"--data.dataset={toy_set}", *TINY, "--trainer.val_check_interval=6"]
+    assert "data.steps_per_epoch 5" in failing(capsys, *options)
+
+
 def test_unknown_option_is_refused(capsys):
     with pytest.raises(SystemExit) as stop:
         main(["fit", "--data.dataset=a/b-v0", "--model.gama=0.9"])
