@@ -27,6 +27,7 @@ AT_LEAST: dict[str, float] = {
     "entropy_tuning.lr": 0,
     "progress_bar.refresh_rate": 0,
     "target_update.ema_start": 0,
+    "trainer.check_val_every_n_epoch": 1,
     "trainer.log_every_n_steps": 1,
 }
 """Option -> smallest value, for a list of each entry."""
@@ -63,7 +64,7 @@ def check_section(section: str, values: Any, constructor: Any) -> None:
 
 
 def check_evaluation_period(trainer: Mapping[str, Any], steps_per_epoch: int) -> None:
-    """Refuse an evaluation period inside epochs that no epoch is long enough for.
+    """Refuse an evaluation period of nothing, and one inside epochs that no epoch is long enough for.
 
     Args:
         trainer: Options of the trainer.
@@ -73,6 +74,8 @@ def check_evaluation_period(trainer: Mapping[str, Any], steps_per_epoch: int) ->
         UserError: Naming the options.
     """
     interval = trainer.get("val_check_interval")
+    if isinstance(interval, (int, float)) and interval <= 0:
+        raise UserError(f"trainer.val_check_interval must be above 0; got {interval}")
     inside_epochs = trainer.get("check_val_every_n_epoch") is not None
     if inside_epochs and isinstance(interval, int) and interval > steps_per_epoch:
         raise UserError(

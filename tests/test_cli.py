@@ -258,9 +258,16 @@ def test_what_the_trainer_cannot_do_for_two_optimizers_is_refused(option, instea
     assert instead in failing(capsys, "fit", f"--data.dataset={toy_set}", *TINY, f"--trainer.{option}")
 
 
-def test_an_evaluation_period_longer_than_an_epoch_is_refused(toy_set, capsys):
-    options = ["fit", f"--data.dataset={toy_set}", *TINY, "--trainer.val_check_interval=6"]
-    assert "data.steps_per_epoch 5" in failing(capsys, *options)
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("val_check_interval=6", "data.steps_per_epoch 5"),
+        ("val_check_interval=0", "above 0"),
+        ("check_val_every_n_epoch=0", "at least 1"),
+    ],
+)
+def test_an_evaluation_period_that_never_comes_is_refused(option, message, toy_set, capsys):
+    assert message in failing(capsys, "fit", f"--data.dataset={toy_set}", *TINY, f"--trainer.{option}")
 
 
 def test_unknown_option_is_refused(capsys):
