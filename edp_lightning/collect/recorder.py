@@ -14,9 +14,6 @@ from edp_lightning.collect.toy import TwoStepEnv, behavior_action
 from edp_lightning.mazes import Navigator
 from edp_lightning.quiet import quiet_gymnasium
 
-SUCCESS_RADIUS = 0.45
-"""Metres within which gymnasium-robotics' mazes count a goal as reached."""
-
 
 @dataclass
 class RecordedEpisode:
