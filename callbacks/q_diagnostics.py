@@ -80,10 +80,11 @@ class QDiagnostics(L.Callback):
         reward_map = trainer.datamodule.reward_map  # type: ignore[attr-defined]
         parts: list[ReturnsToGo] = []
         for trajectory in trajectories:
-            last = None
+            reward, last = reward_map(trajectory.reward), None
             if not trajectory.terminated:
                 last = float(self._q(module, trajectory.observation[-1:], trajectory.action[-1:]).mean())
-            parts.append(returns_to_go(reward_map(trajectory.reward), module.hparams["discount"], last))
+                reward = reward[: trajectory.decided_at[-1] + 1]
+            parts.append(returns_to_go(reward, module.hparams["discount"], last, trajectory.decided_at))
         observation, action = (
             np.concatenate([getattr(t, name)[: len(p.value)] for t, p in zip(trajectories, parts, strict=True)])
             for name in ("observation", "action")

@@ -21,8 +21,10 @@ class ReturnsToGo(NamedTuple):
     unseen: Floats
 
 
-def returns_to_go(reward: NDArray[np.floating], discount: float, last_q: float | None) -> ReturnsToGo:
-    """Return ``G_t = sum_k discount^k r_{t+k}``.
+def returns_to_go(
+    reward: NDArray[np.floating], discount: float, last_q: float | None, decided_at: NDArray[np.int64] | None = None
+) -> ReturnsToGo:
+    """Return ``G_t = sum_k discount^k r_{t+k}`` of the steps t at which an action, or a chunk of them, was chosen.
 
     An episode that a time limit cut goes on in the critics' eyes. Its last recorded step is then not scored, it closes the
     sums: ``G_t = r_t + ... + discount^(T-1-t) Q(s_{T-1}, a_{T-1})``.
@@ -31,9 +33,10 @@ def returns_to_go(reward: NDArray[np.floating], discount: float, last_q: float |
         reward: Rewards of one episode in training's units, shape (T,).
         discount: Discount per step.
         last_q: Critics' value of the last step if the episode was cut; None if it ended.
+        decided_at: The steps wanted, ascending; all when not given.
 
     Returns:
-        Shapes (T,) for an episode that ended, (T - 1,) for one that was cut.
+        Shapes (T,) for an episode that ended, (T - 1,) for one that was cut; as many of ``decided_at`` as lie in that.
     """
     steps = len(reward) if last_q is None else len(reward) - 1
     value, unseen = np.empty(steps), np.empty(steps)
@@ -42,6 +45,9 @@ def returns_to_go(reward: NDArray[np.floating], discount: float, last_q: float |
         following = float(reward[t]) + discount * following
         weight *= discount
         value[t], unseen[t] = following, weight
+    if decided_at is not None:
+        wanted = decided_at[decided_at < steps]
+        value, unseen = value[wanted], unseen[wanted]
     return ReturnsToGo(value, unseen)
 
 

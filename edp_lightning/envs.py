@@ -13,7 +13,7 @@ from edp_lightning.families import Floats, ObservationView, family_of
 from edp_lightning.mazes import WALL
 from edp_lightning.quiet import quiet_gymnasium, register_robotics
 from edp_lightning.scores import ScoreReference
-from edp_lightning.wrappers import FlatObservation, MazeProgress
+from edp_lightning.wrappers import ActionChunks, FlatObservation, MazeProgress
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,7 @@ class EvaluationEnvironment:
         score_reference: For normalised scores, if there is one.
         success: Whether reaching the goal is the score.
         fixed_goal: World coordinates of the goal for views that do not show it; None leaves the environment's own goal.
+        action_chunk: Actions per decision of the policy.
     """
 
     spec_json: str
@@ -35,9 +36,14 @@ class EvaluationEnvironment:
     score_reference: ScoreReference | None
     success: bool
     fixed_goal: tuple[float, float] | None = None
+    action_chunk: int = 1
 
     def make(self, render_mode: str | None = None) -> gym.Env[Floats, Floats]:
-        """Return a fresh environment with flat float32 observations; ``rgb_array`` lets it draw itself."""
+        """Return a fresh environment with flat float32 observations, a step of which takes a chunk of actions.
+
+        Args:
+            render_mode: ``rgb_array`` lets it draw itself.
+        """
         spec = EnvSpec.from_json(self.spec_json)
         spec.max_episode_steps = self.max_episode_steps
         if render_mode is not None:  # environments that draw nothing need not know the argument
@@ -47,6 +53,8 @@ class EvaluationEnvironment:
             env = gym.make(spec, disable_env_checker=True)
         if hasattr(env.unwrapped, "maze"):
             env = MazeProgress(env, self.fixed_goal, family_of(spec).torso_quaternion)
+        if self.action_chunk > 1:
+            env = ActionChunks(env, self.action_chunk)
         return FlatObservation(env, self.view)
 
     def check_widths(self, observation_dim: int, action_dim: int) -> None:
@@ -85,6 +93,7 @@ class EvaluationEnvironment:
             "max_episode_steps": self.max_episode_steps,
             "view": self.view.name,
             "fixed_goal": list(self.fixed_goal) if self.fixed_goal else None,
+            "action_chunk": self.action_chunk,
             "score_reference": None if reference is None else [reference.minimum, reference.maximum, reference.origin],
         }
 
@@ -104,6 +113,7 @@ def evaluation_environment(
     view: ObservationView,
     stored_reference: ScoreReference | None = None,
     arguments: Mapping[str, Any] | None = None,
+    action_chunk: int = 1,
 ) -> EvaluationEnvironment | None:
     """Return the recipe for a dataset, or None if it names no environment.
 
@@ -114,6 +124,7 @@ def evaluation_environment(
         view: Observation view.
         stored_reference: Score reference stored with the set; the family's own is preferred.
         arguments: Arguments of the environment that the user chose; they win over the family's.
+        action_chunk: Actions per decision of the policy.
 
     Raises:
         UserError: If the two environments are versions of one task, whose physics differ.
@@ -137,6 +148,7 @@ def evaluation_environment(
         score_reference=family.reference or stored_reference,
         success=family.success,
         fixed_goal=None if shows_goal else goal_position(chosen, family.cell_size, dataset_id),
+        action_chunk=action_chunk,
     )
 
 

@@ -6,28 +6,31 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from edp_lightning.rng import stream_seed
 from edp_lightning.workers import Answer, Command, Environments, Floats
 
 Act = Callable[[Tensor, Sequence[torch.Generator]], Tensor]
-"""(observations (n, observation_dim) float32, one generator per row) -> actions (n, action_dim) in environment units."""
+"""(observations (n, observation_dim) float32, one generator per row) -> actions, or chunks, (n, action_dim) in their units."""
 
 
 @dataclass(frozen=True)
 class Trajectory:
-    """The steps of one episode of T steps, as they were seen.
+    """The steps of one episode of T steps, as the policy saw them.
 
     Attributes:
-        observation: What the policy saw before each step, shape (T, observation_dim), float32.
-        action: What it did, in the environment's units, shape (T, action_dim), float32.
+        observation: What the policy saw before each of D decisions, shape (D, observation_dim), float32.
+        action: What it decided, in the environment's units, shape (D, action_dim), float32.
+        decided_at: Step of each decision, shape (D,): 0, 1, 2, ..., or multiples of the length of a chunk of actions.
         reward: The environment's rewards, shape (T,), float32.
         terminated: Whether the task truly ended with the last step; False if it was cut.
     """
 
     observation: Floats
     action: Floats
+    decided_at: NDArray[np.int64]
     reward: Floats
     terminated: bool
 
@@ -61,23 +64,23 @@ class _Episode:
     result: EpisodeResult
     generator: torch.Generator
     observation: Floats | None = None
-    steps: list[tuple[Floats, Floats, float]] = field(default_factory=list)
+    decisions: list[tuple[Floats, Floats, tuple[float, ...]]] = field(default_factory=list)
 
     def add(self, action: Floats, answer: Answer, record: bool) -> None:
-        self.result.episode_return += answer.reward
-        self.result.length += 1
+        self.result.episode_return += sum(answer.rewards)
+        self.result.length += len(answer.rewards)
         if answer.success is not None:
             self.result.success = bool(self.result.success) or answer.success
         self.result.final = dict(answer.progress)
         if not record:
             return
         assert self.observation is not None
-        self.steps.append((self.observation, action, answer.reward))
+        self.decisions.append((self.observation, action, answer.rewards))
         if answer.done:
-            observation, done, reward = zip(*self.steps, strict=True)
-            self.result.trajectory = Trajectory(
-                np.stack(observation), np.stack(done), np.array(reward, dtype=np.float32), answer.terminated
-            )
+            observation, decided, rewards = zip(*self.decisions, strict=True)
+            decided_at = np.cumsum([0, *map(len, rewards[:-1])])
+            reward = np.concatenate(rewards).astype(np.float32)
+            self.result.trajectory = Trajectory(np.stack(observation), np.stack(decided), decided_at, reward, answer.terminated)
 
 
 def rollout(

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 Floats = NDArray[np.float32]
 Command = int | Floats
-"""Seed of a new episode, or the action of the next step."""
+"""Seed of a new episode, or the next action (or chunk of actions)."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Answer:
 
     Attributes:
         observation: The observation, shape (observation_dim,).
-        reward: Reward of the step; 0 after a reset.
+        rewards: Reward of each step that was played: none after a reset, one, or several for a chunk of actions.
         done: Whether the episode is over.
         success: ``info["success"]``, if there is one.
         progress: Numbers in ``info["progress"]``.
@@ -33,7 +33,7 @@ class Answer:
     """
 
     observation: Floats
-    reward: float = 0.0
+    rewards: tuple[float, ...] = ()
     done: bool = False
     success: bool | None = None
     progress: Mapping[str, float] = field(default_factory=dict)
@@ -60,7 +60,8 @@ def _advance(env: "gym.Env[Any, Any]", command: Command) -> Answer:
     observation, reward, terminated, truncated, info = env.step(command)
     success = bool(info["success"]) if "success" in info else None
     progress = {name: float(value) for name, value in info.get("progress", {}).items()}
-    return Answer(observation, float(reward), bool(terminated or truncated), success, progress, bool(terminated))
+    rewards = tuple(info.get("rewards", (float(reward),)))
+    return Answer(observation, rewards, bool(terminated or truncated), success, progress, bool(terminated))
 
 
 class LocalEnvironments:

@@ -1,4 +1,4 @@
-"""What an evaluation environment shows: flat observations, a fixed goal, progress before success."""
+"""What an evaluation environment shows and takes: flat observations, a fixed goal, progress, chunks of actions."""
 
 import os
 from typing import Any
@@ -22,6 +22,36 @@ class FlatObservation(gym.ObservationWrapper[Floats, Floats, Any]):
     def observation(self, observation: Any) -> Floats:
         """Return the flat observation, shape (observation_dim,)."""
         return self._view(observation)
+
+
+class ActionChunks(gym.Wrapper[Any, Any, Any, Any]):
+    """Takes several actions at once and plays them one after the other, until the episode ends.
+
+    ``info["rewards"]`` lists the reward of each step played; ``info["success"]`` tells whether any of them succeeded.
+
+    Args:
+        env: An environment with a flat box of actions.
+        chunk: Actions per decision.
+    """
+
+    def __init__(self, env: gym.Env[Any, Any], chunk: int) -> None:
+        super().__init__(env)
+        self._chunk = chunk
+        box: Any = env.action_space
+        self.action_space = gym.spaces.Box(np.tile(box.low, chunk), np.tile(box.high, chunk), dtype=box.dtype)
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        """Play a chunk, shape (chunk * action_dim,); the reward is the sum over its steps."""
+        rewards: list[float] = []
+        succeeded = False
+        for part in np.reshape(action, (self._chunk, -1)):
+            observation, reward, terminated, truncated, info = self.env.step(part)
+            rewards.append(float(reward))
+            succeeded |= bool(info.get("success", False))
+            if terminated or truncated:
+                break
+        info = {**info, "rewards": rewards} | ({"success": succeeded} if "success" in info else {})
+        return observation, sum(rewards), terminated, truncated, info
 
 
 class MazeProgress(gym.Wrapper[Any, Any, Any, Any]):

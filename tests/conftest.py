@@ -76,6 +76,18 @@ def random_set() -> str:
 
 
 @pytest.fixture
+def pendulum_set() -> str:
+    """Three episodes of 20 random steps with the widths of Pendulum-v1."""
+    rng = np.random.default_rng(0)
+    return make_set(
+        "tests/pendulum-v0",
+        [make_buffer(i, rng.normal(size=(21, 3)), rng.uniform(-2, 2, (20, 1)), rng.normal(size=20)) for i in range(3)],
+        observation_space=gym.spaces.Box(-np.inf, np.inf, (3,)),
+        action_space=gym.spaces.Box(-2.0, 2.0, (1,)),
+    )
+
+
+@pytest.fixture
 def toy_set() -> str:
     return collect("toy", steps=400)
 

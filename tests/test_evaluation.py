@@ -1,12 +1,17 @@
 """Rollouts: results depend on episode seeds only."""
 
+import json
+
 import gymnasium as gym
 import numpy as np
 import pytest
 import torch
 
 from edp_lightning.evaluation import rollout
+from edp_lightning.module import EntropyDiffusionPolicy
+from edp_lightning.rng import stream_seed
 from edp_lightning.workers import LocalEnvironments, WorkerEnvironments
+from edp_lightning.wrappers import ActionChunks
 
 
 class Countdown(gym.Env):
@@ -131,3 +136,64 @@ def test_an_episode_that_is_cut_is_not_terminated():
     (result,) = play([env], act, [3], record=True)
     assert result.length == 2
     assert not result.trajectory.terminated
+
+
+class Flash(Countdown):
+    """Succeeds only in its second step."""
+
+    def step(self, action):
+        outcome = super().step(action)
+        return *outcome[:4], {**outcome[4], "success": self.left == 2}
+
+
+def test_a_chunk_of_actions_is_so_many_steps():
+    """An episode of four steps and chunks of three: the second chunk ends after its first step."""
+    seen = []
+
+    def plan(observation, generators):
+        seen.append(observation[:, 0].tolist())
+        return torch.tensor([[0.1, 0.2, 0.3]])
+
+    (result,) = play([ActionChunks(Flash(), 3)], plan, [3], record=True)
+    (plain,) = play([Flash()], lambda o, g: (5 - o[:, :1]) / 10 if o[0, 0] > 1 else torch.tensor([[0.1]]), [3], record=True)
+    assert seen == [[4], [1]]
+    assert (result.length, result.success, result.final) == (4, True, {"left": 0}) == (plain.length, plain.success, plain.final)
+    assert result.episode_return == pytest.approx(0.7) == pytest.approx(plain.episode_return)
+    np.testing.assert_allclose(result.trajectory.reward, plain.trajectory.reward, rtol=1e-6)
+    np.testing.assert_array_equal(result.trajectory.decided_at, [0, 3])
+    np.testing.assert_array_equal(plain.trajectory.decided_at, [0, 1, 2, 3])
+    assert result.trajectory.action.shape == (2, 3)
+    assert result.trajectory.terminated
+
+
+def test_a_chunk_has_the_box_of_all_its_actions():
+    env = ActionChunks(gym.make("MountainCarContinuous-v0").unwrapped, 4)
+    assert env.action_space == gym.spaces.Box(-1.0, 1.0, (4,), np.float32)
+
+
+def test_a_policy_of_chunks_is_trained_and_judged_step_by_step(pendulum_set, command):
+    """Pendulum is cut after 200 steps: 66 chunks of three, and two steps of one more."""
+    options = ("--data.action_chunk=3", "--data.n_step=3", "--data.environment=Pendulum-v1")
+    folder = command("fit", "--trainer.max_steps=5", *options, dataset=pendulum_set)
+    command("test", "--ckpt_path=last", *options, dataset=pendulum_set)
+    record = json.loads((folder / "test_last.json").read_text())
+    assert record["environment"]["action_chunk"] == 3
+    assert {episode["length"] for episode in record["episodes"]} == {200}
+    module = EntropyDiffusionPolicy.load_from_checkpoint(folder / "checkpoints" / "last.ckpt", weights_only=True)
+    assert module.action_scaler.high.tolist() == [2.0, 2.0, 2.0]
+    env, generator = gym.make("Pendulum-v1"), torch.Generator().manual_seed(stream_seed(10_000, "episode", 0))
+    observation, _ = env.reset(seed=10_000)
+    total, done = 0.0, False
+    while not done:
+        for action in module.act(torch.tensor(observation)[None], [generator])[0].split(1):
+            observation, reward, _, done, _ = env.step(action.numpy())
+            total += float(reward)
+            if done:
+                break
+    assert record["episodes"][0]["return"] == pytest.approx(total, rel=1e-5)
+
+
+def test_a_chunk_longer_than_the_window_of_its_value_is_refused(pendulum_set, command, capsys):
+    with pytest.raises(SystemExit):
+        command("fit", "--data.action_chunk=3", dataset=pendulum_set)
+    assert "data.n_step (1) must be at least data.action_chunk (3)" in capsys.readouterr().err

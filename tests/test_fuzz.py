@@ -125,6 +125,7 @@ METADATA = st.one_of(
 OPTIONS = st.fixed_dictionaries(
     {
         "n_step": st.integers(1, 4),
+        "action_chunk": st.integers(1, 3),
         "discount": st.sampled_from([0.0, 0.9, 1.0]),
         "terminals": st.sampled_from([None, "env", "reward", "first_success"]),
         "reward_transform": st.sampled_from(["none", "affine", "standardize", "min_max", "return_range"]),
@@ -134,7 +135,7 @@ OPTIONS = st.fixed_dictionaries(
         "action_clip_eps": st.sampled_from([0.0, 1e-3]),
         "cache": st.booleans(),
     }
-)
+).map(lambda options: {**options, "action_chunk": min(options["action_chunk"], options["n_step"])})
 
 
 def write(folder: Path, changes: list[tuple[Any, ...]], metadata: Any, cut: float, honest: bool) -> None:
@@ -211,7 +212,11 @@ def independent_table(path: Path, options: dict[str, Any]) -> list[list[np.ndarr
                 total += options["discount"] ** k * new(reward[t + k])
                 ended = ends[t + k]
                 k += 1
-            values = [observation[t], np.clip(action[t], -bound, bound), total, observation[t + k], float(ended), float(k)]
+            chunk = options["action_chunk"]
+            if k < chunk and not ended:
+                continue
+            actions = np.stack([np.clip(action[min(t + j, len(reward) - 1)], -bound, bound) for j in range(chunk)])
+            values = [observation[t], actions, total, observation[t + k], float(ended), float(k)]
             rows.append([np.asarray(value, dtype=np.float64).reshape(-1) for value in values])
     return rows
 
@@ -229,7 +234,7 @@ def check_dataset(root: Path, changes: Any, metadata: Any, cut: float, honest: b
     except UserError as error:
         refusal = str(error).strip()
     if refusal is not None:
-        assert "fuzz-v0" in refusal or "reward_transform" in refusal
+        assert "fuzz-v0" in refusal or "reward_transform" in refusal or "action_chunk" in refusal
         assert "\n" not in refusal, "more than one message"
         return False
     expected = independent_table(folder, options)

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from edp_lightning.data.rewards import RewardMap, RewardTransform, fit_reward_map
 from edp_lightning.data.table import widths
-from edp_lightning.data.transitions import Episode, Terminals, apply_terminals, n_step_rows, relabel
+from edp_lightning.data.transitions import Episode, Terminals, apply_terminals, chunk_actions, n_step_rows, relabel, usable_rows
+from edp_lightning.errors import UserError
 
 Floats = NDArray[np.float32]
 CHUNK_BYTES = 16 << 20
@@ -33,6 +34,7 @@ class TableRecipe:
         n_step: Largest number of steps per transition.
         discount: Discount per step, used if ``n_step`` is above 1.
         action_clip_eps: Distance that scaled actions keep from -1 and 1.
+        action_chunk: Actions per row; at most ``n_step``.
     """
 
     low: tuple[float, ...]
@@ -46,6 +48,7 @@ class TableRecipe:
     n_step: int = 1
     discount: float = 0.99
     action_clip_eps: float = 0.0
+    action_chunk: int = 1
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,7 @@ class TableFacts:
         rows: Transitions.
         parts: Transitions of each source of a mixture, in order; one number without a mixture.
         observation_dim: Width of an observation.
-        action_dim: Width of an action.
+        action_dim: Width of an action, or of a chunk of them.
         episodes: Episodes.
         length: Steps per episode.
         episode_return: Undiscounted sum of an episode's rewards before the transformation.
@@ -169,6 +172,8 @@ class _Moments:
 def build_table(episodes: Iterable[Episode], recipe: TableRecipe, sink: RowSink) -> TableFacts:
     """Fill a sink with one row per step, episodes one after the other, and return the facts.
 
+    With chunks of actions, the last steps of an episode that was cut have no row: the rest of their chunk is not known.
+
     Truncated steps are kept: the true next observation is known. Actions are scaled from [low, high] to [-1, 1] and clipped to
     ``1 - action_clip_eps``. Rewards are written last, because transforming them may need those of all episodes.
 
@@ -178,7 +183,7 @@ def build_table(episodes: Iterable[Episode], recipe: TableRecipe, sink: RowSink)
         sink: Where the rows go.
 
     Raises:
-        UserError: If the reward transformation divides by a range that is zero.
+        UserError: If the reward transformation divides by a range that is zero, or if no chunk of actions fits into a source.
     """
     low, high = np.asarray(recipe.low, dtype=np.float32), np.asarray(recipe.high, dtype=np.float32)
     bound = 1 - recipe.action_clip_eps
@@ -196,16 +201,16 @@ def build_table(episodes: Iterable[Episode], recipe: TableRecipe, sink: RowSink)
         if recipe.goal is not None and stored.position is not None:
             episode = relabel(stored, recipe.goal, recipe.goal_radius)
         episode = apply_terminals(episode, recipe.terminals)
-        steps, observation_dim, action_dim = len(episode), episode.observation.shape[1], episode.action.shape[1]
-        parts.extend([0] * (episode.part + 1 - len(parts)))
-        parts[episode.part] += steps
+        steps, observation_dim = len(episode), episode.observation.shape[1]
         rewards.append(episode.reward)
         ends.append(episode.terminated)
         _, terminated, length = n_step_rows(episode.reward, episode.terminated, *_window(steps, recipe))
         action = episode.action
         if (low != -1).any() or (high != 1).any():  # otherwise the arithmetic would only round
             action = 2 * (action - low) / (high - low) - 1
-        action = np.clip(action, -bound, bound)
+        action = chunk_actions(np.clip(action, -bound, bound), recipe.action_chunk)
+        action_dim = action.shape[1]
+        usable = usable_rows(terminated, length, recipe.action_chunk)
         rows = np.empty((steps, sum(widths(observation_dim, action_dim))), dtype=np.float32)
         at = np.cumsum(widths(observation_dim, action_dim))
         rows[:, : at[0]] = episode.observation[:-1]
@@ -213,10 +218,16 @@ def build_table(episodes: Iterable[Episode], recipe: TableRecipe, sink: RowSink)
         rows[:, at[2] : at[3]] = episode.observation[np.arange(steps) + length]
         rows[:, at[3]] = terminated
         rows[:, at[4]] = length
-        sink.append(rows)
+        if usable.any():
+            sink.append(rows if usable.all() else rows[usable])
+        parts.extend([0] * (episode.part + 1 - len(parts)))
+        parts[episode.part] += int(usable.sum())
         terminated_steps += int(episode.terminated.sum())
         truncated += int(episode.truncated.any())
-        at_bound += int((np.abs(action).max(axis=1) > 0.999).sum())
+        at_bound += int((np.abs(action[usable]).max(axis=1) > 0.999).sum())
+    if not all(parts):
+        where = f"source {parts.index(0) + 1} of {len(parts)}"
+        raise UserError(f"every episode of {where} is shorter than data.action_chunk {recipe.action_chunk}")
     reward_map = fit_reward_map(rewards, recipe.reward_transform, recipe.reward_shift, recipe.reward_scale)
     moments, final = _write_rewards(sink, rewards, ends, reward_map, recipe, observation_dim, action_dim)
     returns = np.array([float(r.sum(dtype=np.float64)) for r in rewards])
@@ -258,7 +269,7 @@ def _write_rewards(
 ) -> tuple[_Moments, Range]:
     """Fill in the reward column; return the observations' moments and the range of the rewards written."""
     transformed = [reward_map(reward) for reward in rewards]
-    column = np.concatenate([n_step_rows(r, e, *_window(len(r), recipe))[0] for r, e in zip(transformed, ends, strict=True)])
+    column = np.concatenate([_reward_column(r, e, recipe) for r, e in zip(transformed, ends, strict=True)])
     moments = _Moments(observation_dim)
     width = sum(widths(observation_dim, action_dim))
     done = 0
@@ -267,6 +278,12 @@ def _write_rewards(
         moments.add(chunk[:, :observation_dim])
         done += len(chunk)
     return moments, _range(column)
+
+
+def _reward_column(reward: Floats, terminated: NDArray[np.bool_], recipe: TableRecipe) -> Floats:
+    total, ended, length = n_step_rows(reward, terminated, *_window(len(reward), recipe))
+    usable = usable_rows(ended, length, recipe.action_chunk)
+    return total if usable.all() else total[usable]
 
 
 def _range(values: NDArray[np.generic]) -> Range:

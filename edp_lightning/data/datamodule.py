@@ -45,6 +45,8 @@ class OfflineDataModule(L.LightningDataModule):
         n_step: Environment steps per transition; windows end with the episode.
         discount: Discount inside n-step windows; the command line links it to ``model.discount``.
         action_clip_eps: Distance that scaled actions keep from -1 and 1.
+        action_chunk: Actions per decision: the policy chooses so many at once, which are then executed one after the other
+            (Q-chunking, arXiv 2507.07969). At most ``n_step``; ``action_dim`` is so many times as wide.
         collect_steps: Steps to collect if ``dataset`` is one of the sets this package collects and is not on this machine.
         collect_seed: Seed of that collection.
         collect_workers: Processes of that collection; all cores when not given.
@@ -74,6 +76,7 @@ class OfflineDataModule(L.LightningDataModule):
         n_step: int = 1,
         discount: float = 0.99,
         action_clip_eps: float = 0.0,
+        action_chunk: int = 1,
         collect_steps: int | None = None,
         collect_seed: int = 0,
         collect_workers: int | None = None,
@@ -87,9 +90,14 @@ class OfflineDataModule(L.LightningDataModule):
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
-        for name, value in (("batch_size", batch_size), ("steps_per_epoch", steps_per_epoch), ("n_step", n_step)):
+        counts = {"batch_size": batch_size, "steps_per_epoch": steps_per_epoch, "n_step": n_step, "action_chunk": action_chunk}
+        for name, value in counts.items():
             if value < 1:
                 raise UserError(f"data.{name} must be at least 1; got {value}")
+        if n_step < action_chunk:
+            raise UserError(
+                f"data.n_step ({n_step}) must be at least data.action_chunk ({action_chunk}), which runs unobserved"
+            )
         self.dataset = dataset
         self._probabilities = mixture_probabilities(dataset, mixture or {})
         self._arrays: Mapping[str, Any] | None = None
@@ -165,7 +173,7 @@ class OfflineDataModule(L.LightningDataModule):
         views = family.views if h.environment else source.views or family.views
         self.view = view = choose_view(views, h.view, self.dataset)
         self.environment = evaluation_environment(
-            self.dataset, source.spec, chosen, view, source.score_reference, h.environment_kwargs
+            self.dataset, source.spec, chosen, view, source.score_reference, h.environment_kwargs, h.action_chunk
         )
         self.no_environment = source.no_environment
         terminals = cast(Terminals, h.terminals or family.terminals)
@@ -185,6 +193,7 @@ class OfflineDataModule(L.LightningDataModule):
             n_step=h.n_step,
             discount=h.discount,
             action_clip_eps=h.action_clip_eps,
+            action_chunk=h.action_chunk,
         )
         table, self.facts = self._table(source, view, recipe)
         self.reward_map = RewardMap(*self.facts.reward_map)
@@ -192,10 +201,15 @@ class OfflineDataModule(L.LightningDataModule):
         if self.environment is not None and (h.environment or not isinstance(source, MinariSet)):
             self.environment.check_widths(self.observation_dim, self.action_dim)
         self.observation_mean, self.observation_std = observation_statistics(self.facts, h.normalize_observations)
-        self.action_low, self.action_high = torch.from_numpy(low), torch.from_numpy(high)
+        self.action_low, self.action_high = (
+            torch.from_numpy(low).repeat(h.action_chunk),
+            torch.from_numpy(high).repeat(h.action_chunk),
+        )
         self.card = make_card(self.dataset, source.origin, view.name, self.facts, float(low.min()), float(high.max()))
         judged = f"none: {self.no_environment}" if self.environment is None else self.environment.summary()
         self.card = self.card.with_fact("evaluation", judged)
+        if h.action_chunk > 1:
+            self.card = self.card.with_fact("actions per decision", f"{h.action_chunk}; transitions: {self.facts.rows}")
         if h.mixture:
             names = (self.dataset, *h.mixture)
             shares = [

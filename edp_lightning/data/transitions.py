@@ -16,7 +16,7 @@ class Batch(NamedTuple):
 
     Attributes:
         observation: s, shape (batch, observation_dim), as the environment gives it.
-        action: a in [-1, 1], shape (batch, action_dim).
+        action: a in [-1, 1], shape (batch, action_dim); of a chunk, its steps one after the other.
         reward: Transformed (n-step) reward, shape (batch,).
         next_observation: s' after ``steps`` steps, shape (batch, observation_dim).
         terminated: 1.0 where the task truly ended on the way to s', shape (batch,).
@@ -120,3 +120,32 @@ def n_step_rows(
         ended |= alive & terminated[at]
         alive &= ~terminated[at]
     return total.astype(np.float32), ended, length
+
+
+def usable_rows(terminated: NDArray[np.bool_], length: NDArray[np.int64], chunk: int) -> NDArray[np.bool_]:
+    """Return which rows of ``n_step_rows`` have a whole chunk of actions: their window is as long, or the task ends in it.
+
+    Args:
+        terminated: Whether each row's window ends with a termination, shape (rows,).
+        length: Steps of each row's window, shape (rows,).
+        chunk: Actions per row, at most ``n_step``.
+    """
+    return (length >= chunk) | terminated
+
+
+def chunk_actions(action: Floats, chunk: int) -> Floats:
+    """Return each step's action and those of the steps after it, shape (T, chunk * action_dim).
+
+    Beyond the end of the episode its last action is repeated. That matters only to rows that are not usable, and to those where
+    the task has ended before.
+
+    Args:
+        action: Actions of one episode, shape (T, action_dim).
+        chunk: Actions per row.
+    """
+    if chunk == 1:
+        return action
+    steps = len(action)
+    at = np.minimum(np.arange(steps)[:, None] + np.arange(chunk), steps - 1)
+    chunks: Floats = action[at].reshape(steps, -1)
+    return chunks

@@ -13,13 +13,21 @@ from edp_lightning.envs import evaluation_environment, reward_mismatch
 from edp_lightning.families import POINTMAZE
 from edp_lightning.module import EntropyDiffusionPolicy
 from edp_lightning.rng import stream_seed
-from tests.conftest import make_buffer, make_set, scalars
+from tests.conftest import scalars
 
 
 def test_returns_of_an_episode_that_ended():
     value, unseen = returns_to_go(np.array([1.0, 2.0, 4.0]), 0.5, last_q=None)
     np.testing.assert_allclose(value, [1 + 1 + 1, 2 + 2, 4])
     np.testing.assert_array_equal(unseen, 0)
+
+
+def test_returns_are_those_of_the_steps_at_which_a_chunk_was_chosen():
+    reward = np.arange(7.0)
+    every = returns_to_go(reward, 0.9, last_q=5.0)
+    some = returns_to_go(reward, 0.9, last_q=5.0, decided_at=np.array([0, 3, 6]))
+    np.testing.assert_array_equal(some.value, every.value[[0, 3]])  # the last one closes the sums
+    np.testing.assert_array_equal(some.unseen, every.unseen[[0, 3]])
 
 
 @pytest.mark.parametrize("error", [0.0, 0.7, -3.0])
@@ -102,19 +110,9 @@ def test_without_matplotlib_the_run_goes_on_and_says_so(toy_set, command, monkey
     assert len(scalars(folder)["q_diagnostics/bias"]) == 2
 
 
-def test_other_rewards_are_not_compared_but_the_spreads_are_logged(command, caplog):
-    rng = np.random.default_rng(0)
-    buffers = [make_buffer(i, rng.normal(size=(21, 3)), rng.uniform(-2, 2, (20, 1)), rng.normal(size=20)) for i in range(3)]
-    import gymnasium as gym
-
-    dataset = make_set(
-        "tests/pendulum-v0",
-        buffers,
-        observation_space=gym.spaces.Box(-np.inf, np.inf, (3,)),
-        action_space=gym.spaces.Box(-2.0, 2.0, (1,)),
-    )
+def test_other_rewards_are_not_compared_but_the_spreads_are_logged(pendulum_set, command, caplog):
     with caplog.at_level("INFO"):
-        folder = command("fit", "--trainer.max_steps=5", "--data.environment=Pendulum-v1", dataset=dataset)
+        folder = command("fit", "--trainer.max_steps=5", "--data.environment=Pendulum-v1", dataset=pendulum_set)
     assert "no comparison with returns" in caplog.text
     logged = scalars(folder)
     assert "q_diagnostics/spread_policy" in logged

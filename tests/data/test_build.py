@@ -1,5 +1,7 @@
 """The table in one pass: equal to an independent construction, whatever it is written to."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +11,7 @@ from edp_lightning.data.cache import FileRows, table_in_memory
 from edp_lightning.data.card import make_card
 from edp_lightning.data.normalize import observation_statistics
 from edp_lightning.data.transitions import Episode
+from edp_lightning.errors import UserError
 
 
 def random_episodes(lengths=(7, 1, 12, 5)):
@@ -51,6 +54,35 @@ def test_rows_equal_a_loop_over_episodes():
             assert (rows.terminated[row].item(), rows.steps[row].item()) == (ended, k)
             row += 1
     assert row == len(rows.reward)
+
+
+def test_chunks_of_actions_equal_a_loop_over_episodes():
+    episodes = random_episodes()
+    recipe = replace(RECIPE, action_chunk=2, action_clip_eps=0.1)
+    table, facts = table_in_memory(lambda sink: build_table(episodes, recipe, sink))
+    plain = table_in_memory(lambda sink: build_table(episodes, replace(recipe, action_chunk=1), sink))[0]
+    rows, row, first = table.columns, 0, 0
+    for e in episodes:
+        scaled = np.clip(e.action / 2, -0.9, 0.9)
+        for t in range(len(e)):
+            if t + 1 == len(e) and not e.terminated[t]:
+                continue  # cut: what would have been done next is not known
+            if not e.terminated[t]:
+                np.testing.assert_allclose(rows.action[row, 2:], scaled[t + 1], atol=1e-6)
+            np.testing.assert_allclose(rows.action[row, :2], scaled[t], atol=1e-6)
+            for name in ("observation", "next_observation", "reward", "terminated", "steps"):
+                torch.testing.assert_close(getattr(rows, name)[row], getattr(plain.columns, name)[first + t])
+            assert rows.steps[row] >= 2 or rows.terminated[row]
+            row += 1
+        first += len(e)
+    assert row == len(table) == facts.rows == sum(facts.parts) < first
+    assert table.action_dim == facts.action_dim == 4
+
+
+def test_chunks_that_fit_into_no_episode_are_refused():
+    episodes = [replace(e, terminated=np.zeros(len(e), dtype=bool)) for e in random_episodes((2, 1))]
+    with pytest.raises(UserError, match=r"source 1 of 1 is shorter than data\.action_chunk 3"):
+        table_in_memory(lambda sink: build_table(episodes, replace(RECIPE, action_chunk=3), sink))
 
 
 def test_a_file_gets_the_same_rows_as_memory(tmp_path, monkeypatch):

@@ -81,7 +81,7 @@ def test_every_option_and_the_content_of_the_files_name_the_table(tmp_path):
     changed = {
         "low": (-1.0, -2.0), "high": (1.0, 2.0), "goal": (1.0, 2.0), "goal_radius": 0.5, "terminals": "reward",
         "reward_transform": "none", "reward_shift": 1.0, "reward_scale": 2.0, "n_step": 1, "discount": 0.5,
-        "action_clip_eps": 0.1,
+        "action_clip_eps": 0.1, "action_chunk": 2,
     }  # fmt: skip
     assert changed.keys() == TableRecipe.__dataclass_fields__.keys()
     keys = [table_key((path,), "view", TableRecipe(**{**vars(RECIPE), name: value}), folder) for name, value in changed.items()]
