@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
+import torch
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_info
@@ -38,6 +39,7 @@ class LastCheckpoint(Checkpoint):
         self.every_n_steps = every_n_steps
         self._signals = StopSignals()
         self._saved_step = -1
+        self._soon = False
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Take over Ctrl-C and SIGTERM; one that came earlier counts."""
@@ -58,8 +60,8 @@ class LastCheckpoint(Checkpoint):
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Save the end of a run that ended by something else than its number of steps."""
-        if self._saved_step != trainer.global_step:
-            self._save(trainer, _folder(trainer) / "last.ckpt")
+        if self._soon or self._saved_step != trainer.global_step:
+            self._save(trainer, checkpoint_folder(trainer) / "last.ckpt")
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         """Compare the ranks, and bring what was logged so far to the disk: a resumed run logs from this state on."""
@@ -67,6 +69,10 @@ class LastCheckpoint(Checkpoint):
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger) and trainer.is_global_zero:
                 _sync_events(logger)
+
+    def save_soon(self) -> None:
+        """Save at the end of the next gradient step: something happened that a resumed run should know."""
+        self._soon = True
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Give the signals back."""
@@ -82,11 +88,11 @@ class LastCheckpoint(Checkpoint):
 
     def _after_step(self, trainer: L.Trainer) -> None:
         step = trainer.global_step
-        path = _folder(trainer) / "last.ckpt"
+        path = checkpoint_folder(trainer) / "last.ckpt"
         stop = self._agreed_signal(trainer)
         if stop:
             self._signals.shield()
-        if stop or step % self.every_n_steps == 0 or step == trainer.max_steps:
+        if stop or self._soon or step % self.every_n_steps == 0 or step == trainer.max_steps:
             self._save(trainer, path)
         if not stop:
             return
@@ -109,9 +115,11 @@ class LastCheckpoint(Checkpoint):
             return
         trainer.save_checkpoint(path, weights_only=False)
         self._saved_step = trainer.global_step
+        self._soon = False
 
 
-def _folder(trainer: L.Trainer) -> Path:
+def checkpoint_folder(trainer: L.Trainer) -> Path:
+    """Return where a run keeps its checkpoints."""
     return Path(trainer.default_root_dir).absolute() / "checkpoints"
 
 
@@ -147,10 +155,11 @@ class BestCheckpoint(ModelCheckpoint):
             save_on_train_epoch_end=False,
             enable_version_counter=False,
         )
+        self.postponed = False
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Put the file beside ``last.ckpt``, whatever the logger."""
-        self.dirpath = self.dirpath or str(_folder(trainer))
+        self.dirpath = self.dirpath or str(checkpoint_folder(trainer))
         super().setup(trainer, pl_module, stage)
 
     @property
@@ -159,9 +168,19 @@ class BestCheckpoint(ModelCheckpoint):
         return type(self).__name__
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Save if this is the best evaluation; do nothing if none succeeded yet, or the dataset has no environment."""
-        if self.monitor in trainer.callback_metrics:
+        """Save if this is the best evaluation; do nothing if there is no score of this step, yet or at all."""
+        if self.monitor in trainer.callback_metrics and not self.postponed:
             super().on_validation_end(trainer, pl_module)
+
+    def offer(self, path: Path, score: float) -> None:
+        """Take a checkpoint file over as the best one, if its score is."""
+        if self.best_model_score is not None and score <= float(self.best_model_score):
+            return
+        best = Path(str(self.dirpath)) / "best.ckpt"
+        path.replace(best)
+        self.best_model_path = self.kth_best_model_path = str(best)
+        self.best_model_score = self.current_score = self.kth_value = torch.tensor(score)
+        self.best_k_models = {str(best): self.best_model_score}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take the best score over, also into a folder that was moved; a run that branches off another begins without one."""

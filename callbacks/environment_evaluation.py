@@ -5,7 +5,7 @@ import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import lightning as L
 import torch
@@ -13,6 +13,8 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.seed import isolate_rng
 from torchmetrics import MeanMetric
 
+from edp_lightning.background import BackgroundRollout
+from edp_lightning.callbacks.checkpoints import BestCheckpoint, LastCheckpoint, checkpoint_folder
 from edp_lightning.checkpoint_io import read_checkpoint
 from edp_lightning.errors import UserError
 from edp_lightning.evaluation import EpisodeResult, rollout
@@ -24,8 +26,12 @@ from edp_lightning.workers import Environments, LocalEnvironments, WorkerEnviron
 WORTH_WORKERS = 20_000
 """Environment steps of an evaluation, at most, from which on processes for environments are worth their start."""
 
-Listener = Callable[[L.Trainer, L.LightningModule, list[EpisodeResult]], None]
-"""Called on every rank, after each evaluation that succeeded, with the episodes of this rank."""
+Listener = Callable[[L.Trainer, L.LightningModule, list[EpisodeResult], int], dict[str, float]]
+"""Called on every rank, after each evaluation that succeeded, with the policy that played, the episodes of this rank and the
+gradient steps the policy had taken; returns numbers that are logged with the evaluation's."""
+
+PENDING = "evaluating.ckpt"
+"""Name of the file from which a background evaluation plays; there until its result is known, also across a resume."""
 
 
 class EnvironmentEvaluation(L.Callback):
@@ -34,6 +40,11 @@ class EnvironmentEvaluation(L.Callback):
     Episodes are shared out over the ranks. Their seeds are fixed, so scores differ by the policy only; training's random
     streams are left untouched. Logs ``evaluation/return``, ``success_rate``, ``normalized_score``, ``episode_length`` and
     ``evaluation/score``, the one of them by which the task is judged and the best checkpoint is chosen.
+
+    An evaluation in the background plays from a checkpoint file while training goes on; its scores are logged at the step of
+    that file when they are known, and it becomes ``best.ckpt`` if they are the best. There is one at a time: if the next is due
+    earlier, training waits. One that is interrupted is started again by the resumed run. The last step of a run is evaluated
+    in the foreground.
 
     Other callbacks that want the episodes themselves append to ``listeners``, and set ``record`` if they need the steps.
 
@@ -44,6 +55,7 @@ class EnvironmentEvaluation(L.Callback):
         num_workers: Processes that step the environments; 0 steps them in this one. When not given: as many as torch has
             threads, if an evaluation may take 20,000 environment steps or more. They live as long as the run.
         seed: Seed of the first episode; episode i uses seed + i.
+        background: Evaluate in a process of its own during ``fit``, with one thread; for runs on one device.
     """
 
     def __init__(
@@ -53,6 +65,7 @@ class EnvironmentEvaluation(L.Callback):
         num_envs: int = 20,
         num_workers: int | None = None,
         seed: int = 10_000,
+        background: bool = False,
     ) -> None:
         for name, value in (
             ("num_episodes", num_episodes),
@@ -68,15 +81,60 @@ class EnvironmentEvaluation(L.Callback):
         self.num_envs = num_envs
         self.num_workers = num_workers
         self.seed = seed
+        self.background = background
         self.record = False
         self.listeners: list[Listener] = []
         self._envs: Environments | None = None
+        self._playing: _Playing | None = None
+        self._postponed = False
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Refuse a background evaluation beside several ranks."""
+        if self.background and trainer.world_size > 1:
+            raise UserError(
+                "evaluation.background is for one device: with several, ranks share out the episodes; set it to false"
+            )
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Start the background evaluation again that an interrupted run left, or drop what this run does not know of."""
+        path = _pending(trainer)
+        if not trainer.is_global_zero or not path.exists():
+            return
+        step = int(read_checkpoint(path)["global_step"])
+        if self.background and 0 < step <= trainer.global_step:
+            self._start(trainer, step)
+        else:
+            path.unlink()
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *args: Any) -> None:
+        """Log the scores of a background evaluation that is done."""
+        if self._playing is not None and self._playing.rollout.ready():
+            self._finish(trainer, pl_module)
 
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Evaluate and log; skipped in Lightning's sanity check."""
         if trainer.sanity_checking or trainer.datamodule.environment is None:  # type: ignore[attr-defined]
             return
-        self._evaluate(trainer, pl_module, self.num_episodes)
+        if self._playing is not None:
+            self._finish(trainer, pl_module)
+        fitting = trainer.state.fn == TrainerFn.FITTING and not trainer.fast_dev_run  # type: ignore[attr-defined]
+        self._postponed = self.background and fitting and trainer.global_step != trainer.max_steps
+        if not self._postponed:
+            self._evaluate(trainer, pl_module, self.num_episodes)
+        for callback in _best_checkpoints(trainer):
+            callback.postponed = self._postponed
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Start a background evaluation, if that is wanted: only now is the state one that a run can go on from."""
+        if self._postponed:
+            self._postponed = False
+            trainer.save_checkpoint(_pending(trainer), weights_only=False)
+            self._start(trainer, trainer.global_step)
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Wait for the background evaluation of a run whose last step has none."""
+        if self._playing is not None:
+            self._finish(trainer, None)
 
     def on_test_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Evaluate, log, and write ``test_<checkpoint>.json`` with every episode into the run's folder."""
@@ -96,8 +154,11 @@ class EnvironmentEvaluation(L.Callback):
         print(f"results of {len(results)} episodes: {path}")
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Close the environments."""
+        """Close the environments; a background evaluation that is not done is left to the resumed run."""
         self._close()
+        if self._playing is not None:
+            self._playing.rollout.stop()
+            self._playing = None
 
     def _evaluate(
         self, trainer: L.Trainer, pl_module: L.LightningModule, num_episodes: int
@@ -120,16 +181,58 @@ class EnvironmentEvaluation(L.Callback):
             self._close()
             if trainer.state.fn != TrainerFn.FITTING:
                 raise failure or RuntimeError("the evaluation failed on another rank")
-            self._report(trainer, pl_module, {"evaluation/failed": 1.0})
-            warnings.warn(f"evaluation at step {trainer.global_step} failed, training goes on: {failure!r}", stacklevel=2)
+            self._report_failure(trainer, pl_module, trainer.global_step, failure)
             return [], {}
-        for listener in self.listeners:
-            listener(trainer, pl_module, results)
+        found = self._ask_listeners(trainer, pl_module, results, trainer.global_step)
         results = _gather(results)
         scores = self._score(pl_module.device, environment, results, results[trainer.global_rank :: trainer.world_size])
         named = {f"evaluation/{name}": value for name, value in scores.items()}
-        self._report(trainer, pl_module, named | {"speed/evaluation_seconds": seconds})
+        self._report(trainer, pl_module, named | {"speed/evaluation_seconds": seconds} | found, trainer.global_step)
         return results, scores
+
+    def _start(self, trainer: L.Trainer, step: int) -> None:
+        """Start playing from the pending file, of a policy of ``step`` gradient steps."""
+        environment = trainer.datamodule.environment  # type: ignore[attr-defined]
+        seeds = range(self.seed, self.seed + self.num_episodes)
+        rollout_process = BackgroundRollout(_pending(trainer), environment, seeds, self.num_envs, self.record)
+        self._playing = _Playing(rollout_process, step, time.perf_counter())
+
+    def _finish(self, trainer: L.Trainer, pl_module: L.LightningModule | None) -> None:
+        """Wait for the background evaluation, log its scores, keep or drop its file."""
+        assert self._playing is not None
+        playing, self._playing = self._playing, None
+        path = _pending(trainer)
+        try:
+            results = playing.rollout.results()
+        except RuntimeError as error:
+            self._report_failure(trainer, pl_module, playing.step, error)
+            path.unlink(missing_ok=True)
+            return
+        seconds = time.perf_counter() - playing.started
+        found = {}
+        if self.listeners:
+            policy = type(trainer.lightning_module).load_from_checkpoint(path, map_location="cpu", weights_only=True)
+            found = self._ask_listeners(trainer, policy, results, playing.step)
+        scores = self._score(torch.device("cpu"), trainer.datamodule.environment, results, results)  # type: ignore[attr-defined]
+        named = {f"evaluation/{name}": value for name, value in scores.items()}
+        self._report(trainer, pl_module, named | {"speed/evaluation_seconds": seconds} | found, playing.step)
+        for callback in _best_checkpoints(trainer):
+            callback.offer(path, scores["score"])
+        path.unlink(missing_ok=True)
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, LastCheckpoint):
+                callback.save_soon()
+
+    def _ask_listeners(
+        self, trainer: L.Trainer, policy: L.LightningModule, results: list[EpisodeResult], step: int
+    ) -> dict[str, float]:
+        return {name: value for ask in self.listeners for name, value in ask(trainer, policy, results, step).items()}
+
+    def _report_failure(
+        self, trainer: L.Trainer, module: L.LightningModule | None, step: int, failure: Exception | None
+    ) -> None:
+        self._report(trainer, module, {"evaluation/failed": 1.0}, step)
+        warnings.warn(f"evaluation at step {step} failed, training goes on: {failure!r}", stacklevel=2)
 
     def _environments(self, environment: Any, num_episodes: int) -> Environments:
         """Return enough environments; those of an earlier evaluation if there were enough."""
@@ -186,13 +289,30 @@ class EnvironmentEvaluation(L.Callback):
         scores["score"] = scores[judge]
         return scores
 
-    def _report(self, trainer: L.Trainer, module: L.LightningModule, values: dict[str, float]) -> None:
-        """Make values known to other callbacks, and log them at the gradient step they belong to."""
+    def _report(self, trainer: L.Trainer, module: L.LightningModule | None, values: dict[str, float], step: int) -> None:
+        """Make values known to other callbacks, where Lightning allows it, and log them at the gradient step they belong to."""
         training = trainer.state.fn == TrainerFn.FITTING
-        module.log_dict(values, logger=False if training else None, rank_zero_only=True)
+        if module is not None:
+            module.log_dict(values, logger=False if training else None, rank_zero_only=True)
         for logger in trainer.loggers if training else []:
             # Lightning's own count of steps is one off after a resume at some points of an epoch
-            logger.log_metrics(values, step=trainer.global_step - 1)
+            logger.log_metrics(values, step=step - 1)
+
+
+class _Playing(NamedTuple):
+    """A background evaluation under way: the process, the gradient steps of its policy, when it was started."""
+
+    rollout: BackgroundRollout
+    step: int
+    started: float
+
+
+def _pending(trainer: L.Trainer) -> Path:
+    return checkpoint_folder(trainer) / PENDING
+
+
+def _best_checkpoints(trainer: L.Trainer) -> list[BestCheckpoint]:
+    return [callback for callback in trainer.callbacks if isinstance(callback, BestCheckpoint)]  # type: ignore[attr-defined]
 
 
 def _checkpoint_facts(path: str | Path | None) -> dict[str, Any] | None:

@@ -50,18 +50,27 @@ class QDiagnostics(L.Callback):
                 callback.listeners.append(self.after_evaluation)
 
     @torch.no_grad()
-    def after_evaluation(self, trainer: L.Trainer, pl_module: L.LightningModule, results: list[EpisodeResult]) -> None:
-        """Log everything; rank 0 does it with its own episodes."""
+    def after_evaluation(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, results: list[EpisodeResult], step: int
+    ) -> dict[str, float]:
+        """Return everything that is to be logged; rank 0 calculates it with its own episodes.
+
+        Args:
+            trainer: The trainer.
+            pl_module: The policy that played and its critics.
+            results: Episodes.
+            step: Gradient steps the policy had taken.
+        """
         if not trainer.is_global_zero:
-            return
+            return {}
         numbers = self._spreads(trainer, pl_module)
         trajectories = [result.trajectory for result in results if result.trajectory is not None]
         mismatch = trainer.datamodule.reward_mismatch  # type: ignore[attr-defined]
         if mismatch:
             self._tell(f"q_diagnostics: no comparison with returns, {mismatch}")
         elif trajectories:
-            numbers |= self._calibrate(trainer, pl_module, trajectories)
-        pl_module.log_dict({f"q_diagnostics/{name}": value for name, value in numbers.items()}, rank_zero_only=True)
+            numbers |= self._calibrate(trainer, pl_module, trajectories, step)
+        return {f"q_diagnostics/{name}": value for name, value in numbers.items()}
 
     def _spreads(self, trainer: L.Trainer, module: Any) -> dict[str, float]:
         """Return the critics' standard deviation on dataset actions and on policy actions, averaged over states."""
@@ -71,11 +80,11 @@ class QDiagnostics(L.Callback):
         rows = table.gather(torch.from_numpy(spread_evenly(len(table), self.num_states)).to(table.rows.device))
         observation, action = module.normalizer(rows.observation.to(module.device)), rows.action.to(module.device)
         generator = torch.Generator().manual_seed(0)
-        noise = torch.randn((module.actor.sde.num_steps, *action.shape), generator=generator).to(module.device)
+        noise = torch.randn((module.actor.num_draws, *action.shape), generator=generator).to(module.device)
         actions = {"spread_data": action, "spread_policy": module.actor.sample(observation, noise)}
         return {name: float(module.target_critic(observation, a).std(dim=0).mean()) for name, a in actions.items()}
 
-    def _calibrate(self, trainer: L.Trainer, module: Any, trajectories: Sequence[Trajectory]) -> dict[str, float]:
+    def _calibrate(self, trainer: L.Trainer, module: Any, trajectories: Sequence[Trajectory], step: int) -> dict[str, float]:
         """Return bias and correlation over steps of the episodes, and draw them."""
         reward_map = trainer.datamodule.reward_map  # type: ignore[attr-defined]
         parts: list[ReturnsToGo] = []
@@ -99,7 +108,7 @@ class QDiagnostics(L.Callback):
         q = self._q(module, observation[rows], action[rows])
         mean = q.mean(dim=0).double().cpu().numpy()
         pessimistic = aggregate_q(q, module.q_aggregation, module.lcb_coef).double().cpu().numpy()
-        self._draw(trainer, value, mean, pessimistic)
+        self._draw(trainer, step, value, mean, pessimistic)
         numbers = {"bias": bias(mean, value, unseen), "lcb_bias": bias(pessimistic, value, unseen)}
         agreement = correlation(mean, value)
         return numbers if agreement is None else numbers | {"correlation": agreement}
@@ -111,7 +120,7 @@ class QDiagnostics(L.Callback):
         q: Tensor = module.target_critic(state, module.action_scaler.inverse(torch.from_numpy(action).to(module.device)))
         return q
 
-    def _draw(self, trainer: L.Trainer, *columns: np.ndarray[Any, Any]) -> None:
+    def _draw(self, trainer: L.Trainer, step: int, *columns: np.ndarray[Any, Any]) -> None:
         if not isinstance(trainer.logger, TensorBoardLogger):
             return
         try:
@@ -119,7 +128,7 @@ class QDiagnostics(L.Callback):
         except UserError as error:
             self._tell(f"q_diagnostics: no calibration plot, {error}")
             return
-        trainer.logger.experiment.add_figure("q_diagnostics/calibration", figure, trainer.global_step - 1)
+        trainer.logger.experiment.add_figure("q_diagnostics/calibration", figure, step - 1)
 
     def _tell(self, message: str) -> None:
         """Say something once per run."""

@@ -41,7 +41,7 @@ def choose_actions(
         actor: The policy.
         critic: Judges the candidates; unused if there is only one.
         observation: Normalised observations, shape (batch, observation_dim).
-        normal: Noise of the sampling chain, shape (num_diffusion_steps, batch, num_candidates, action_dim).
+        normal: Noise of the sampling chain, shape (num_draws of the policy, batch, num_candidates, action_dim).
         uniform: Draws for the choice, shape (batch, num_candidates).
         choice: How to choose.
     """

@@ -31,6 +31,11 @@ def check_model(options: Mapping[str, Any]) -> None:
         raise UserError(f"entropy_states must be at least 1 (got {options['entropy_states']}), or null for the whole batch")
     if options["entropy"] == "reference" and options["num_diffusion_steps"] < 3:
         raise UserError("entropy 'reference' skips the first diffusion step and needs num_diffusion_steps >= 3")
+    if options["entropy"] == "path" and options["reverse_variance"] == "matched":
+        raise UserError(
+            "entropy 'path' bounds the entropy of a chain with posterior variances: set model.reverse_variance to 'posterior', "
+            "or model.entropy to another estimator"
+        )
 
 
 def check_strategy(strategy: Any) -> None:

@@ -35,6 +35,7 @@ class ActorTerms(NamedTuple):
         entropy: Entropy estimate of each state, shape (entropy_states,).
         entropy_scale: What the entropy term is divided by: the estimates' mean magnitude, or 1 for a term in nats.
         entropy_coef: Coefficient alpha, one scalar or one per state, shape (entropy_states,); a constant.
+        squared_errors: See ``squared_error_sums``; None where the sampling chain does not use it.
     """
 
     bc_loss: Tensor
@@ -43,6 +44,7 @@ class ActorTerms(NamedTuple):
     entropy: Tensor
     entropy_scale: Tensor
     entropy_coef: Tensor
+    squared_errors: Tensor | None
 
 
 def td_target(reward: Tensor, terminated: Tensor, steps: Tensor, next_q: Tensor, discount: float) -> Tensor:

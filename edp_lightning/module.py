@@ -25,7 +25,8 @@ from edp_lightning.networks import NoiseNetwork, QEnsemble
 from edp_lightning.noise import NoiseSource
 from edp_lightning.objectives import Networks, ObjectiveOptions, Objectives
 from edp_lightning.optimization import LRSchedule, apply_gradients, learning_rate, loss_gradients, set_learning_rate
-from edp_lightning.policy import BehaviorLoss, DiffusionPolicy, EntropyEstimator, entropy_draws
+from edp_lightning.policy import BehaviorLoss, DiffusionPolicy, EntropyEstimator, ReverseVariance, entropy_draws
+from edp_lightning.prediction_error import PredictionError
 from edp_lightning.rng import stream_seed
 from edp_lightning.scaling import ActionScaler, ObservationNormalizer
 
@@ -48,6 +49,8 @@ class EntropyDiffusionPolicy(L.LightningModule):
         schedule: Shape of the diffusion's speed over its steps.
         bc_loss: Behaviour loss: ``noise_matching`` or the paper's ``likelihood`` (see ``DiffusionPolicy.behavior_loss``).
         clip_start: Clip one-step predictions to the action box.
+        reverse_variance: Variance of the sampling chain's steps: ``posterior`` (the paper), or ``matched`` to what one-step
+            predictions leave open, without which few steps return far less spread than the data have (see ``DiffusionPolicy``).
         discount: Discount per environment step.
         eta: Weight of the Q term (eta in the paper); 0 trains behaviour cloning.
         entropy: Estimator of the entropy term: ``none``, ``reference`` (what the released code computes), ``bridge`` (the
@@ -83,6 +86,7 @@ class EntropyDiffusionPolicy(L.LightningModule):
         schedule: ScheduleName = "cosine",
         bc_loss: BehaviorLoss = "noise_matching",
         clip_start: bool = True,
+        reverse_variance: ReverseVariance = "posterior",
         discount: float = 0.99,
         eta: float = 1.0,
         entropy: EntropyEstimator = "reference",
@@ -144,9 +148,12 @@ class EntropyDiffusionPolicy(L.LightningModule):
             self.normalizer.set(data.observation_mean.to(self.device), data.observation_std.to(self.device))
             self.action_scaler.set(data.action_low.to(self.device), data.action_high.to(self.device))
         network = NoiseNetwork(h.observation_dim, h.action_dim, h.hidden_dims, dtype)
-        self.actor = DiffusionPolicy(network, MeanRevertingSDE(h.num_diffusion_steps, h.schedule), h.clip_start)
+        sde = MeanRevertingSDE(h.num_diffusion_steps, h.schedule)
+        error = PredictionError(h.num_diffusion_steps, h.action_dim) if h.reverse_variance == "matched" else None
+        self.actor = DiffusionPolicy(network, sde, h.clip_start, error)
         self.critic = QEnsemble(h.observation_dim, h.action_dim, h.num_critics, h.hidden_dims, dtype)
         self.ema_actor = copy.deepcopy(self.actor).requires_grad_(False)
+        self.ema_actor.prediction_error = error  # one estimate, for whichever of the two samples
         self.target_critic = copy.deepcopy(self.critic).requires_grad_(False)
         self.prepare_step(compiled=False)
 
@@ -168,6 +175,7 @@ class EntropyDiffusionPolicy(L.LightningModule):
             entropy_draws(self.entropy, h.num_diffusion_steps),
             self.device,
             h.entropy_states,
+            self.actor.num_draws,
         )
         self.prepare_step(compiled=h.compile)
 
@@ -225,6 +233,8 @@ class EntropyDiffusionPolicy(L.LightningModule):
         terms = self.objectives.actor_terms(batch, noise)
         loss = self.actor_loss(terms)
         actor_norms = apply_gradients(actor_optimizer, self.actor, loss_gradients(loss, self.actor), self.gradient_clip_val)
+        if self.actor.prediction_error is not None and terms.squared_errors is not None:
+            self.actor.prediction_error.update(self.mean_over_ranks(terms.squared_errors))
         watched = {
             "critic/loss": critic.loss,
             "critic/gradient_norm": critic_norms.joint,
@@ -281,8 +291,8 @@ class EntropyDiffusionPolicy(L.LightningModule):
         Returns:
             Actions in the environment's units, shape (batch, action_dim).
         """
-        count, steps, width = self.num_candidates, self.actor.sde.num_steps, self.hparams["action_dim"]
-        normal = torch.stack([torch.randn(steps, count, width, generator=g) for g in generators], dim=1).to(self.device)
+        count, draws, width = self.num_candidates, self.actor.num_draws, self.hparams["action_dim"]
+        normal = torch.stack([torch.randn(draws, count, width, generator=g) for g in generators], dim=1).to(self.device)
         uniform = torch.stack([torch.rand(count, generator=g) for g in generators]).to(self.device)
         state = self.normalizer(observation.to(self.device))
         choice = Choice(count, self.candidate_temperature, self.q_aggregation, self.lcb_coef)

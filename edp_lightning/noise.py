@@ -16,7 +16,7 @@ class StepNoise(NamedTuple):
     """Noise of one gradient step; ``batch`` rows belong to this rank.
 
     Attributes:
-        next_action: Draws of the sampling chain for a' ~ pi(.|s'), shape (num_diffusion_steps, batch * num_backup_actions,
+        next_action: Draws of the sampling chain for a' ~ pi(.|s'), shape (chain_draws, batch * num_backup_actions,
             action_dim).
         time: Diffusion times of the actor's batch, U{1..T}, long, shape (batch,).
         action: Noise of the actor's batch, shape (batch, action_dim).
@@ -41,6 +41,7 @@ class NoiseSource:
         entropy_draws: Number of draws the entropy estimator needs per state.
         device: Where the noise is drawn and used.
         entropy_states: Rows of a rank's batch whose entropy is estimated, at most the batch; all when not given.
+        chain_draws: Draws per action of the sampling chain; ``num_diffusion_steps`` when not given.
     """
 
     def __init__(
@@ -52,9 +53,11 @@ class NoiseSource:
         entropy_draws: int,
         device: torch.device,
         entropy_states: int | None = None,
+        chain_draws: int | None = None,
     ) -> None:
         self.seed = seed
         self.num_diffusion_steps = num_diffusion_steps
+        self.chain_draws = chain_draws or num_diffusion_steps
         self.action_dim = action_dim
         self.num_backup_actions = num_backup_actions
         self.entropy_draws = entropy_draws
@@ -72,9 +75,9 @@ class NoiseSource:
         def normal(*shape: int) -> Tensor:
             return torch.randn(*shape, generator=generator, device=device)
 
-        next_action = normal(num_steps, rows, self.num_backup_actions, width)[:, mine]
+        next_action = normal(self.chain_draws, rows, self.num_backup_actions, width)[:, mine]
         time = torch.randint(1, num_steps + 1, (rows,), generator=generator, device=device)[mine]
         action = normal(rows, width)[mine]
         states = batch_size if self.entropy_states is None else min(self.entropy_states, batch_size)
         entropy = normal(self.entropy_draws, states * world_size, width)[:, mine]
-        return StepNoise(next_action.reshape(num_steps, -1, width), time, action, entropy)
+        return StepNoise(next_action.reshape(self.chain_draws, -1, width), time, action, entropy)

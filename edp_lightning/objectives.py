@@ -22,6 +22,7 @@ from edp_lightning.losses import (
 from edp_lightning.networks import QEnsemble
 from edp_lightning.noise import StepNoise
 from edp_lightning.policy import UNIT_OF_ENTROPY, BehaviorLoss, DiffusionPolicy, EntropyEstimator
+from edp_lightning.prediction_error import squared_error_sums
 
 
 @dataclass(frozen=True)
@@ -117,7 +118,11 @@ class Objectives:
             coef = clean.new_zeros(())
         else:  # changes between steps: not part of what is compiled
             coef = self.entropy_coef(observation[: noise.entropy.shape[1]])
-        return ActorTerms(bc_loss, *judged, coef)
+        policy, errors = self.networks.actor, None
+        if policy.prediction_error is not None:
+            used = clean.detach().clamp(-1.0, 1.0) if policy.clip_start else clean.detach()
+            errors = squared_error_sums(used, batch.action, noise.time, policy.sde.num_steps)
+        return ActorTerms(bc_loss, *judged, coef, errors)
 
     def predict_clean(self, batch: Batch, noise: StepNoise) -> tuple[Tensor, Tensor, Tensor]:
         """Return the behaviour loss (scalar), the one-step prediction a0hat and the normalised observation."""

@@ -8,9 +8,11 @@ from torch import Tensor, nn
 
 from edp_lightning.diffusion import MeanRevertingSDE, bridge_entropy, path_entropy, reference_entropy
 from edp_lightning.networks import NoiseNetwork
+from edp_lightning.prediction_error import PredictionError
 
 BehaviorLoss = Literal["noise_matching", "likelihood"]
 EntropyEstimator = Literal["none", "reference", "bridge", "path"]
+ReverseVariance = Literal["posterior", "matched"]
 
 
 UNIT_OF_ENTROPY: dict[EntropyEstimator, Literal["nats", "mean magnitude"]] = {
@@ -35,34 +37,55 @@ class DiffusionPolicy(nn.Module):
         network: Predicts the noise of noisy actions.
         sde: The diffusion.
         clip_start: Whether one-step predictions a0hat are clipped to [-1, 1] inside the sampling chain.
+        prediction_error: What one-step predictions leave open. Without it the chain's steps have the variance of
+            q(a^{t-1} | a^t, a0hat), as if a0hat were the action, and the last step none. With it they have the mean of
+            Var(a0 | a^t, s) in addition, also the last one: the best Gaussian steps for the trained network (arXiv 2201.06503,
+            theorem 1, here per dimension).
     """
 
-    def __init__(self, network: NoiseNetwork, sde: MeanRevertingSDE, clip_start: bool = True) -> None:
+    def __init__(
+        self,
+        network: NoiseNetwork,
+        sde: MeanRevertingSDE,
+        clip_start: bool = True,
+        prediction_error: PredictionError | None = None,
+    ) -> None:
         super().__init__()
         self.network = network
         self.sde = sde
         self.clip_start = clip_start
+        self.prediction_error = prediction_error
+
+    @property
+    def num_draws(self) -> int:
+        """Noise draws per action that :meth:`sample` uses."""
+        return self.sde.num_steps + (self.prediction_error is not None)
 
     def sample(self, observation: Tensor, noise: Tensor) -> Tensor:
         """Draw actions by running the reverse chain from a^T to a^0.
 
         Args:
             observation: Observations, shape (batch, observation_dim).
-            noise: Standard normal draws for a^T and for the steps T..2, shape (num_diffusion_steps, batch, action_dim). The
-                last step (t = 1) has zero variance and needs none.
+            noise: Standard normal draws for a^T and for the steps T..2, and t = 1 if that has a variance, shape (num_draws,
+                batch, action_dim).
 
         Returns:
             Actions in [-1, 1], shape (batch, action_dim). The end of the chain is clipped whatever ``clip_start`` says.
         """
         current = noise[0]
+        open_variance = None if self.prediction_error is None else self.prediction_error()
         for time in range(self.sde.num_steps, 0, -1):
             t = torch.full((len(current),), time, dtype=torch.long, device=current.device)
             clean = self.predict_clean(current, t, self.network(current, t, observation))
-            if time == 1:
-                return clean.clamp(-1.0, 1.0)
+            if time == 1 and open_variance is None:
+                current = clean
+                break
             step = self.sde.posterior(current, t, clean)
-            current = step.mean + step.variance.sqrt() * noise[self.sde.num_steps - time + 1]
-        raise AssertionError("unreachable: the chain always reaches t = 1")
+            variance = step.variance
+            if open_variance is not None:
+                variance = variance + self.sde.posterior_clean_coef[time].square() * open_variance[time]
+            current = step.mean + variance.sqrt() * noise[self.sde.num_steps - time + 1]
+        return current.clamp(-1.0, 1.0)
 
     def predict_clean(self, noisy: Tensor, t: Tensor, predicted_noise: Tensor) -> Tensor:
         """Return the one-step prediction a0hat as the sampling chain uses it (clipped if ``clip_start``)."""

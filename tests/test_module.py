@@ -31,7 +31,15 @@ def batch(rows=16):
 
 
 def noise(module, rows=16, draws=0, step=0):
-    source = NoiseSource(0, module.actor.sde.num_steps, 2, module.num_backup_actions, draws, torch.device("cpu"))
+    source = NoiseSource(
+        0,
+        module.actor.sde.num_steps,
+        2,
+        module.num_backup_actions,
+        draws,
+        torch.device("cpu"),
+        chain_draws=module.actor.num_draws,
+    )
     return source.draw(step, rows)
 
 
@@ -101,6 +109,21 @@ def test_actor_loss_gives_the_critics_no_gradient_and_targets_are_constants(entr
     assert all(p.grad is None for p in [*module.actor.parameters(), *module.ema_actor.parameters()])
 
 
+def test_both_actors_sample_with_the_error_of_the_trained_one():
+    """The errors of a step are those of the clipped predictions on its own batch."""
+    module = build(reverse_variance="matched")
+    data, draws = batch(), noise(module)
+    terms = module.objectives.actor_terms(data, draws)
+    module.actor.prediction_error.update(terms.squared_errors)
+    noisy = module.actor.sde.diffuse(data.action, draws.time, draws.action)
+    predicted = module.actor.network(noisy, draws.time, data.observation)
+    error = (module.actor.predict_clean(noisy, draws.time, predicted) - data.action).square()
+    for t in range(1, 6):
+        if (draws.time == t).any():
+            torch.testing.assert_close(module.ema_actor.prediction_error()[t], error[draws.time == t].mean(0).detach())
+    assert build().objectives.actor_terms(data, draws).squared_errors is None
+
+
 class NoHostSync(TorchDispatchMode):
     """Fails where Python reads a number from the device."""
 
@@ -109,8 +132,9 @@ class NoHostSync(TorchDispatchMode):
         return function(*args, **(kwargs or {}))
 
 
-def test_a_gradient_step_reads_no_number_from_the_device():
-    module = build(entropy="reference", max_q_backup=True)
+@pytest.mark.parametrize("reverse_variance", ["posterior", "matched"])
+def test_a_gradient_step_reads_no_number_from_the_device(reverse_variance):
+    module = build(entropy="reference", max_q_backup=True, reverse_variance=reverse_variance)
     optimizers = module.configure_optimizers()
     guard, target_update = NumericsGuard(), TargetNetworkUpdate()
     trainer = SimpleNamespace(
@@ -127,8 +151,9 @@ def test_a_gradient_step_reads_no_number_from_the_device():
             callback.on_train_batch_end(trainer, module, outputs, data, 0)
 
 
-def test_target_by_an_independent_calculation():
-    module = build(max_q_backup=True, num_backup_actions=3, discount=0.9)
+@pytest.mark.parametrize("reverse_variance", ["posterior", "matched"])
+def test_target_by_an_independent_calculation(reverse_variance):
+    module = build(max_q_backup=True, num_backup_actions=3, discount=0.9, reverse_variance=reverse_variance)
     data, draws = batch(4), noise(module, 4)
     _, q, target, _ = module.objectives.critic_terms(data, draws)
     for row in range(4):
@@ -281,6 +306,7 @@ def test_learning_rate_schedules():
         ({"entropy_coef": 0.0}, "entropy: none"),
         ({"entropy_states": 0}, "entropy_states"),
         ({"entropy": "reference", "num_diffusion_steps": 2}, "num_diffusion_steps"),
+        ({"entropy": "path", "reverse_variance": "matched"}, "reverse_variance"),
     ],
 )
 def test_impossible_settings_are_refused(wrong, message):

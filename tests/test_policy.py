@@ -5,6 +5,7 @@ from torch import nn
 from edp_lightning.diffusion import MeanRevertingSDE, gaussian_entropy
 from edp_lightning.networks import NoiseNetwork
 from edp_lightning.policy import DiffusionPolicy, choose_candidate
+from edp_lightning.prediction_error import PredictionError, squared_error_sums
 
 
 class GaussianNoise(nn.Module):
@@ -35,6 +36,37 @@ def test_noise_matching_keeps_narrow_data_narrow_at_five_steps():
     policy = DiffusionPolicy(GaussianNoise(sde, 0.0, 0.2), sde)
     sample = policy.sample(torch.zeros(50_000, 1), torch.randn(5, 50_000, 1))
     assert sample.std().item() < 0.2  # five steps shrink the spread (0.054 with a perfect fit) but never widen it
+
+
+@pytest.mark.parametrize("num_steps", [2, 5, 20])
+@pytest.mark.parametrize("std", [0.05, 0.2])
+def test_a_chain_with_matched_variances_is_exact_for_gaussian_data(num_steps, std):
+    """The prediction's error, measured on noised data as in training, restores what the posterior variance loses."""
+    torch.manual_seed(0)
+    sde = MeanRevertingSDE(num_steps)
+    mean = torch.tensor([0.3, -0.1])
+    error = PredictionError(num_steps, 2)
+    policy = DiffusionPolicy(GaussianNoise(sde, mean, std), sde, clip_start=False, prediction_error=error)
+    for _ in range(3):
+        action = mean + std * torch.randn(50_000, 2)
+        t, noise = torch.randint(1, num_steps + 1, (50_000,)), torch.randn(50_000, 2)
+        noisy = sde.diffuse(action, t, noise)
+        clean = sde.predict_clean(noisy, t, policy.network(noisy, t, action))
+        error.update(squared_error_sums(clean, action, t, num_steps))
+    assert policy.num_draws == num_steps + 1
+    sample = policy.sample(torch.zeros(50_000, 1), torch.randn(num_steps + 1, 50_000, 2))
+    torch.testing.assert_close(sample.mean(0), mean, atol=0.01, rtol=0)
+    torch.testing.assert_close(sample.std(0), torch.full((2,), std), atol=0, rtol=0.03)
+
+
+def test_prediction_errors_are_means_by_time_and_dimension_and_forget_slowly():
+    error = PredictionError(3, 2, decay=0.5)
+    clean, action = torch.tensor([[1.0, 2.0], [3.0, 0.0], [0.0, 1.0]]), torch.zeros(3, 2)
+    sums = squared_error_sums(clean, action, torch.tensor([1, 1, 3]), 3)
+    error.update(sums)
+    torch.testing.assert_close(error(), torch.tensor([[0.0, 0.0], [5.0, 2.0], [0.0, 0.0], [0.0, 1.0]]))
+    error.update(squared_error_sums(torch.zeros(1, 2), torch.zeros(1, 2), torch.tensor([1]), 3))
+    torch.testing.assert_close(error()[1], torch.tensor([10.0, 4.0]) / 2 / 2)  # two rows at half weight beside a new one
 
 
 @pytest.mark.parametrize("clip_start", [True, False])

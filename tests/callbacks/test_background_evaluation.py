@@ -1,0 +1,88 @@
+"""Evaluations beside training: the same numbers at the same steps, none lost."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from edp_lightning.background import BackgroundRollout
+from edp_lightning.callbacks import EnvironmentEvaluation
+from edp_lightning.checkpoint_io import read_checkpoint
+from edp_lightning.errors import UserError
+from tests.conftest import scalars
+
+BACKGROUND = "--evaluation.background=true"
+STEPS = "--trainer.max_steps=17"  # evaluations after 5, 10 and 15 steps
+
+
+def judged(folder):
+    """Return everything that was measured on evaluations, by name and step; a step that is logged twice is an error."""
+    found = {}
+    for name, values in scalars(folder).items():
+        if name.startswith(("evaluation/", "q_diagnostics/")):
+            assert len(dict(values)) == len(values), name
+            found[name] = dict(sorted(values))
+    return found
+
+
+def assert_same(found, expected):
+    assert found.keys() == expected.keys()
+    for name, values in expected.items():
+        assert found[name] == pytest.approx(values, abs=1e-5), name
+
+
+@pytest.fixture
+def foreground(toy_set, command):
+    return command("fit", STEPS, run_name="foreground")
+
+
+def test_scores_steps_and_best_checkpoint_are_those_of_the_foreground(foreground, command):
+    folder = command("fit", STEPS, BACKGROUND, run_name="background")
+    assert list(judged(foreground)["evaluation/score"]) == [4, 9, 14]
+    assert_same(judged(folder), judged(foreground))
+    best, expected = (read_checkpoint(f / "checkpoints" / "best.ckpt") for f in (folder, foreground))
+    assert best["global_step"] == expected["global_step"]
+    torch.testing.assert_close(best["state_dict"], expected["state_dict"])
+    assert sorted(file.name for file in (folder / "checkpoints").iterdir()) == ["best.ckpt", "last.ckpt"]
+    score = read_checkpoint(folder / "checkpoints" / "last.ckpt")["callbacks"]["BestCheckpoint"]["best_model_score"]
+    assert float(score) == pytest.approx(max(judged(foreground)["evaluation/score"].values()))
+
+
+def test_an_interrupted_evaluation_is_made_up_for(foreground, command, monkeypatch):
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(BackgroundRollout, "ready", lambda self: False)
+        patch.setattr(EnvironmentEvaluation, "_finish", stop)  # where the next one would wait for it
+        with pytest.raises((KeyboardInterrupt, SystemExit)):
+            command("fit", STEPS, BACKGROUND, run_name="background")
+    folder = command("fit", STEPS, BACKGROUND, "--ckpt_path=last", run_name="background")
+    assert_same(judged(folder), judged(foreground))
+
+
+def test_a_run_that_gives_it_up_drops_what_was_pending(foreground, command):
+    pending = foreground / "checkpoints" / "evaluating.ckpt"
+    pending.write_bytes((foreground / "checkpoints" / "last.ckpt").read_bytes())
+    command("fit", "--trainer.max_steps=20", "--ckpt_path=last", run_name="foreground")
+    assert not pending.exists()
+
+
+def test_a_process_that_dies_costs_one_evaluation(toy_set, command, monkeypatch):
+    start = BackgroundRollout.__init__
+
+    def start_and_kill(self, *arguments):
+        start(self, *arguments)
+        self._process.kill()
+
+    monkeypatch.setattr(BackgroundRollout, "__init__", start_and_kill)
+    with pytest.warns(UserWarning, match=r"evaluation at step 5 failed, training goes on.*died"):
+        folder = command("fit", "--trainer.max_steps=10", BACKGROUND)
+    found = judged(folder)
+    assert found["evaluation/failed"] == {4: 1.0}
+    assert list(found["evaluation/score"]) == [9]  # the last step is evaluated in the foreground
+
+
+def test_several_ranks_share_out_episodes_instead():
+    with pytest.raises(UserError, match="one device"):
+        EnvironmentEvaluation(background=True).setup(SimpleNamespace(world_size=2), None, "fit")
