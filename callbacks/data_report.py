@@ -47,7 +47,7 @@ class DataReport(L.Callback):
         writer.add_histogram("critic/q_on_data", q.mean(dim=0).float().cpu(), trainer.global_step - 1)
         writer.add_histogram("critic/q_spread_on_data", q.std(dim=0).float().cpu(), trainer.global_step - 1)
         generator = torch.Generator().manual_seed(0)
-        shape = (module.actor.sde.num_steps, len(rows), data.action.shape[1])  # type: ignore[union-attr]
+        shape = (module.actor.num_draws, len(rows), data.action.shape[1])  # type: ignore[union-attr]
         noise = torch.randn(shape, generator=generator).to(observation.device)  # type: ignore[arg-type]
         with torch.no_grad():
             action = module.actor.sample(observation, noise)  # type: ignore[operator, union-attr]

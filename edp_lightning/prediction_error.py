@@ -7,6 +7,8 @@ from torch import Tensor, nn
 def squared_error_sums(clean: Tensor, action: Tensor, t: Tensor, num_steps: int) -> Tensor:
     """Return, for each diffusion time 0..T, sums of (a0hat - a0)^2 per action dimension and, last, the number of rows.
 
+    All are divided by the batch: their mean over ranks is what one process with all rows computes.
+
     Args:
         clean: One-step predictions a0hat, shape (batch, action_dim).
         action: Actions a0, shape (batch, action_dim).
@@ -17,7 +19,7 @@ def squared_error_sums(clean: Tensor, action: Tensor, t: Tensor, num_steps: int)
         Shape (num_steps + 1, action_dim + 1).
     """
     rows = torch.cat([(clean - action).square(), torch.ones_like(clean[:, :1])], dim=1)
-    return rows.new_zeros(num_steps + 1, rows.shape[1]).index_add(0, t, rows)
+    return rows.new_zeros(num_steps + 1, rows.shape[1]).index_add(0, t, rows / len(rows))
 
 
 class PredictionError(nn.Module):

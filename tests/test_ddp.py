@@ -59,8 +59,9 @@ def fit(output: Path, run_name: str, *extra: str, subcommand: str = "fit", fails
 WIDE = ["--model.hidden_dims=[64,64]", "--model.num_critics=16"]
 
 
-def test_two_ranks_of_128_equal_one_process_of_256(toy_set, command, tmp_path):
-    options = ["--trainer.max_steps=20", *OPTIONS, *WIDE, *PER_STATE]
+@pytest.mark.parametrize("variant", [PER_STATE, ["--model.reverse_variance=matched"]], ids=["path", "matched"])
+def test_two_ranks_of_128_equal_one_process_of_256(variant, toy_set, command, tmp_path):
+    options = ["--trainer.max_steps=20", *OPTIONS, *WIDE, *variant]
     one = command("fit", *options, "--data.batch_size=256", "--model.entropy_states=6", run_name="one")
     two = fit(tmp_path / "runs", "two", *TWO_RANKS, *options, "--data.batch_size=128", "--model.entropy_states=3")
     a, b = state(one), state(two)

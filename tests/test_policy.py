@@ -65,8 +65,8 @@ def test_prediction_errors_are_means_by_time_and_dimension_and_forget_slowly():
     sums = squared_error_sums(clean, action, torch.tensor([1, 1, 3]), 3)
     error.update(sums)
     torch.testing.assert_close(error(), torch.tensor([[0.0, 0.0], [5.0, 2.0], [0.0, 0.0], [0.0, 1.0]]))
-    error.update(squared_error_sums(torch.zeros(1, 2), torch.zeros(1, 2), torch.tensor([1]), 3))
-    torch.testing.assert_close(error()[1], torch.tensor([10.0, 4.0]) / 2 / 2)  # two rows at half weight beside a new one
+    error.update(squared_error_sums(torch.zeros(3, 2), action, torch.tensor([1, 1, 3]), 3))
+    torch.testing.assert_close(error()[1], torch.tensor([5.0, 2.0]) * 0.5 / 1.5)  # half the weight of the new rows
 
 
 @pytest.mark.parametrize("clip_start", [True, False])

@@ -65,9 +65,12 @@ def assert_same_run(resumed, straight):
 SETTINGS = ["--entropy_tuning.enabled=true", "--target_update.ema_start=4", "--data_report.every_n_steps=4"]
 
 
-@pytest.mark.parametrize(("stop", "mode"), [(3, "scalar"), (5, "state"), (12, "scalar")])
-def test_a_run_that_ended_early_goes_on_bit_for_bit(stop, mode, toy_set, command):
-    options = [*SETTINGS, f"--entropy_tuning.mode={mode}"]
+@pytest.mark.parametrize(
+    ("stop", "option"),
+    [(3, "--entropy_tuning.mode=scalar"), (5, "--entropy_tuning.mode=state"), (12, "--model.reverse_variance=matched")],
+)
+def test_a_run_that_ended_early_goes_on_bit_for_bit(stop, option, toy_set, command):
+    options = [*SETTINGS, option]
     whole = command("fit", "--trainer.max_steps=14", *options, run_name="whole")
     parts = command("fit", f"--trainer.max_steps={stop}", *options, run_name="parts")
     assert state(parts)["/global_step"].item() == stop

@@ -170,6 +170,7 @@ def plan(config: ToyConfig, entropy: str, seeds: int, output: Path) -> list[Run]
                 "--trainer.accelerator=cpu",
                 "--trainer.enable_model_summary=false",
                 "--progress_bar.refresh_rate=0",
+                "--q_diagnostics.enabled=false",  # nobody looks at the plots of 750 evaluations
                 *variant.options,
             )
             folder = run_folder(str(output), config.data["dataset"], variant.name, seed)
