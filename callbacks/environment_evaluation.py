@@ -154,11 +154,13 @@ class EnvironmentEvaluation(L.Callback):
         print(f"results of {len(results)} episodes: {path}")
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Close the environments; a background evaluation that is not done is left to the resumed run."""
+        """Close the environments."""
         self._close()
-        if self._playing is not None:
-            self._playing.rollout.stop()
-            self._playing = None
+        self._abandon()
+
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        """Leave a background evaluation to the resumed run."""
+        self._abandon()
 
     def _evaluate(
         self, trainer: L.Trainer, pl_module: L.LightningModule, num_episodes: int
@@ -222,6 +224,11 @@ class EnvironmentEvaluation(L.Callback):
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(callback, LastCheckpoint):
                 callback.save_soon()
+
+    def _abandon(self) -> None:
+        if self._playing is not None:
+            self._playing.rollout.stop()
+            self._playing = None
 
     def _ask_listeners(
         self, trainer: L.Trainer, policy: L.LightningModule, results: list[EpisodeResult], step: int

@@ -1,7 +1,6 @@
 """Episodes played in a process of their own, with the policy of a checkpoint file, while training goes on."""
 
 import multiprocessing
-import signal
 import traceback
 from collections.abc import Sequence
 from multiprocessing.connection import Connection
@@ -11,6 +10,7 @@ import torch
 
 from edp_lightning.envs import EvaluationEnvironment
 from edp_lightning.evaluation import EpisodeResult, rollout
+from edp_lightning.stop_signals import signals_kept_from_children
 from edp_lightning.workers import LocalEnvironments
 
 
@@ -32,7 +32,10 @@ class BackgroundRollout:
         self._pipe, theirs = context.Pipe(duplex=False)
         arguments = (theirs, str(checkpoint), environment, list(seeds), num_envs, record)
         self._process = context.Process(target=_play, args=arguments, daemon=True)
-        self._process.start()
+        with (
+            signals_kept_from_children()
+        ):  # a batch system's SIGTERM goes to all processes; this one must not lose its episodes
+            self._process.start()
         theirs.close()
 
     def ready(self) -> bool:
@@ -68,7 +71,6 @@ class BackgroundRollout:
 def _play(
     pipe: Connection, checkpoint: str, environment: EvaluationEnvironment, seeds: list[int], num_envs: int, record: bool
 ) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     torch.set_num_threads(1)
     try:
         from edp_lightning.module import EntropyDiffusionPolicy

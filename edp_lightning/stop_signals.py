@@ -1,6 +1,8 @@
 """Ctrl-C and SIGTERM as a wish that a loop grants between two gradient steps."""
 
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
@@ -39,3 +41,19 @@ class StopSignals:
         if number == signal.SIGINT and self.received:
             raise KeyboardInterrupt
         self.received = max(self.received, number)
+
+
+@contextmanager
+def signals_kept_from_children() -> Iterator[None]:
+    """Let processes that are started inside never see Ctrl-C and SIGTERM; whoever starts them ends them.
+
+    They inherit a mask, so this holds from their first moment on. What comes for this process meanwhile arrives afterwards.
+    """
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

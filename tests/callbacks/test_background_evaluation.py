@@ -1,5 +1,7 @@
 """Evaluations beside training: the same numbers at the same steps, none lost."""
 
+import os
+import signal
 from types import SimpleNamespace
 
 import pytest
@@ -46,6 +48,18 @@ def test_scores_steps_and_best_checkpoint_are_those_of_the_foreground(foreground
     assert sorted(file.name for file in (folder / "checkpoints").iterdir()) == ["best.ckpt", "last.ckpt"]
     score = read_checkpoint(folder / "checkpoints" / "last.ckpt")["callbacks"]["BestCheckpoint"]["best_model_score"]
     assert float(score) == pytest.approx(max(judged(foreground)["evaluation/score"].values()))
+
+
+def test_a_signal_to_all_processes_of_a_run_does_not_reach_it(foreground, command, monkeypatch):
+    start = BackgroundRollout.__init__
+
+    def start_and_signal(self, *arguments):
+        start(self, *arguments)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            os.kill(self._process.pid, number)
+
+    monkeypatch.setattr(BackgroundRollout, "__init__", start_and_signal)
+    assert_same(judged(command("fit", STEPS, BACKGROUND, run_name="background")), judged(foreground))
 
 
 def test_an_interrupted_evaluation_is_made_up_for(foreground, command, monkeypatch):
