@@ -11,16 +11,15 @@ import lightning as L
 import torch
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.seed import isolate_rng
-from torchmetrics import MeanMetric
 
 from edp_lightning.background import BackgroundRollout
 from edp_lightning.callbacks.checkpoints import BestCheckpoint, LastCheckpoint, checkpoint_folder
 from edp_lightning.checkpoint_io import read_checkpoint
 from edp_lightning.errors import UserError
 from edp_lightning.evaluation import EpisodeResult, rollout
-from edp_lightning.metrics import EpisodeReturn, NormalizedScore, SuccessRate
+from edp_lightning.metrics import evaluation_scores
 from edp_lightning.ranks import gather_objects, largest_over_ranks
-from edp_lightning.results import result_record
+from edp_lightning.results import checkpoint_facts, result_record
 from edp_lightning.workers import Environments, LocalEnvironments, WorkerEnvironments
 
 WORTH_WORKERS = 20_000
@@ -147,7 +146,7 @@ class EnvironmentEvaluation(L.Callback):
         path = Path(trainer.default_root_dir) / f"test_{stem}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
         record = result_record(trainer.datamodule.dataset_info, trainer.datamodule.environment, results, scores)  # type: ignore[attr-defined]
-        record["checkpoint"] = _checkpoint_facts(trainer.ckpt_path)
+        record["checkpoint"] = checkpoint_facts(trainer.ckpt_path)
         record["candidates"] = pl_module.hparams["num_candidates"]
         record["candidate_temperature"] = pl_module.hparams["candidate_temperature"]
         path.write_text(json.dumps(record, indent=2))
@@ -187,7 +186,7 @@ class EnvironmentEvaluation(L.Callback):
             return [], {}
         found = self._ask_listeners(trainer, pl_module, results, trainer.global_step)
         results = _gather(results)
-        scores = self._score(pl_module.device, environment, results, results[trainer.global_rank :: trainer.world_size])
+        scores = evaluation_scores(pl_module.device, environment, results, results[trainer.global_rank :: trainer.world_size])
         named = {f"evaluation/{name}": value for name, value in scores.items()}
         self._report(trainer, pl_module, named | {"speed/evaluation_seconds": seconds} | found, trainer.global_step)
         return results, scores
@@ -215,7 +214,7 @@ class EnvironmentEvaluation(L.Callback):
         if self.listeners:
             policy = type(trainer.lightning_module).load_from_checkpoint(path, map_location="cpu", weights_only=True)
             found = self._ask_listeners(trainer, policy, results, playing.step)
-        scores = self._score(torch.device("cpu"), trainer.datamodule.environment, results, results)  # type: ignore[attr-defined]
+        scores = evaluation_scores(torch.device("cpu"), trainer.datamodule.environment, results, results)  # type: ignore[attr-defined]
         named = {f"evaluation/{name}": value for name, value in scores.items()}
         self._report(trainer, pl_module, named | {"speed/evaluation_seconds": seconds} | found, playing.step)
         for callback in _best_checkpoints(trainer):
@@ -266,36 +265,6 @@ class EnvironmentEvaluation(L.Callback):
             self._envs.close()
         self._envs = None
 
-    def _score(
-        self, device: torch.device, environment: Any, results: list[EpisodeResult], mine: list[EpisodeResult]
-    ) -> dict[str, float]:
-        """Return the means over ``results``, of which every rank adds its own share."""
-        returns = torch.tensor([r.episode_return for r in mine])
-        metrics: dict[str, Any] = {"return": EpisodeReturn(), "episode_length": MeanMetric()}
-        values = {"return": returns, "episode_length": torch.tensor([float(r.length) for r in mine])}
-        judge = "return"
-        reference = environment.score_reference
-        if reference is not None:
-            metrics["normalized_score"] = NormalizedScore(reference.minimum, reference.maximum)
-            values["normalized_score"] = returns
-            judge = "normalized_score"
-        if environment.success:
-            metrics["success_rate"] = SuccessRate()
-            values["success_rate"] = torch.tensor([bool(r.success) for r in mine])
-            judge = "success_rate"
-        # All ranks must compute the same metrics, also one whose episodes lack a number or that had none to play.
-        for name in sorted({name for result in results for name in result.final}):
-            metrics[name] = MeanMetric(nan_strategy="ignore")
-            values[name] = torch.tensor([result.final.get(name, float("nan")) for result in mine])
-        scores = {}
-        for name, metric in metrics.items():
-            metric.to(device)
-            if len(mine):
-                metric.update(values[name].to(device))
-            scores[name] = float(metric.compute())
-        scores["score"] = scores[judge]
-        return scores
-
     def _report(self, trainer: L.Trainer, module: L.LightningModule | None, values: dict[str, float], step: int) -> None:
         """Make values known to other callbacks, where Lightning allows it, and log them at the gradient step they belong to."""
         training = trainer.state.fn == TrainerFn.FITTING
@@ -320,18 +289,6 @@ def _pending(trainer: L.Trainer) -> Path:
 
 def _best_checkpoints(trainer: L.Trainer) -> list[BestCheckpoint]:
     return [callback for callback in trainer.callbacks if isinstance(callback, BestCheckpoint)]  # type: ignore[attr-defined]
-
-
-def _checkpoint_facts(path: str | Path | None) -> dict[str, Any] | None:
-    """Return which weights were judged: file, gradient steps and training seed; None for an untrained policy."""
-    if not path:
-        return None
-    checkpoint = read_checkpoint(str(path))
-    return {
-        "file": str(path),
-        "gradient_steps": int(checkpoint["global_step"]),
-        "training_seed": checkpoint["hyper_parameters"]["seed"],
-    }
 
 
 def _gather(results: list[EpisodeResult]) -> list[EpisodeResult]:

@@ -5,13 +5,16 @@ import traceback
 from collections.abc import Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
-from edp_lightning.envs import EvaluationEnvironment
 from edp_lightning.evaluation import EpisodeResult, rollout
 from edp_lightning.stop_signals import signals_kept_from_children
 from edp_lightning.workers import LocalEnvironments
+
+if TYPE_CHECKING:  # the module is imported for --help, environments are not
+    from edp_lightning.envs import EvaluationEnvironment
 
 
 class BackgroundRollout:
@@ -26,15 +29,14 @@ class BackgroundRollout:
     """
 
     def __init__(
-        self, checkpoint: Path, environment: EvaluationEnvironment, seeds: Sequence[int], num_envs: int, record: bool
+        self, checkpoint: Path, environment: "EvaluationEnvironment", seeds: Sequence[int], num_envs: int, record: bool
     ) -> None:
         context = multiprocessing.get_context("spawn")  # a fork would copy the locks of threads that it does not copy
         self._pipe, theirs = context.Pipe(duplex=False)
         arguments = (theirs, str(checkpoint), environment, list(seeds), num_envs, record)
         self._process = context.Process(target=_play, args=arguments, daemon=True)
-        with (
-            signals_kept_from_children()
-        ):  # a batch system's SIGTERM goes to all processes; this one must not lose its episodes
+        # A batch system's SIGTERM goes to all processes: the run decides on it, and this one must not lose its episodes.
+        with signals_kept_from_children():
             self._process.start()
         theirs.close()
 
@@ -69,7 +71,7 @@ class BackgroundRollout:
 
 
 def _play(
-    pipe: Connection, checkpoint: str, environment: EvaluationEnvironment, seeds: list[int], num_envs: int, record: bool
+    pipe: Connection, checkpoint: str, environment: "EvaluationEnvironment", seeds: list[int], num_envs: int, record: bool
 ) -> None:
     torch.set_num_threads(1)
     try:

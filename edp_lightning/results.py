@@ -4,9 +4,11 @@ import datetime
 import platform
 from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
 from edp_lightning import __version__
+from edp_lightning.checkpoint_io import read_checkpoint
 from edp_lightning.evaluation import EpisodeResult
 
 PACKAGES = ("torch", "lightning", "minari", "mujoco", "gymnasium", "gymnasium-robotics", "numpy")
@@ -43,4 +45,16 @@ def result_record(
             {"seed": r.seed, "return": r.episode_return, "length": r.length, "success": r.success, **r.final} for r in results
         ],
         "versions": versions(),
+    }
+
+
+def checkpoint_facts(path: str | Path | None) -> dict[str, Any] | None:
+    """Return which weights were judged: file, gradient steps and training seed; None for an untrained policy."""
+    if not path:
+        return None
+    checkpoint = read_checkpoint(str(path))
+    return {
+        "file": str(path),
+        "gradient_steps": int(checkpoint["global_step"]),
+        "training_seed": checkpoint["hyper_parameters"]["seed"],
     }

@@ -201,10 +201,7 @@ class OfflineDataModule(L.LightningDataModule):
         if self.environment is not None and (h.environment or not isinstance(source, MinariSet)):
             self.environment.check_widths(self.observation_dim, self.action_dim)
         self.observation_mean, self.observation_std = observation_statistics(self.facts, h.normalize_observations)
-        self.action_low, self.action_high = (
-            torch.from_numpy(low).repeat(h.action_chunk),
-            torch.from_numpy(high).repeat(h.action_chunk),
-        )
+        self.action_low, self.action_high = (torch.from_numpy(bound).repeat(h.action_chunk) for bound in (low, high))
         self.card = make_card(self.dataset, source.origin, view.name, self.facts, float(low.min()), float(high.max()))
         judged = f"none: {self.no_environment}" if self.environment is None else self.environment.summary()
         self.card = self.card.with_fact("evaluation", judged)
