@@ -64,6 +64,7 @@ class Data(L.LightningDataModule):
 
     def __init__(self, device: torch.device, turns: Callable[[], Iterator[int]]) -> None:
         super().__init__()
+        self.save_hyperparameters({"batch_size": ROWS})
         generator = torch.Generator().manual_seed(0)
 
         def normal(*shape: int) -> torch.Tensor:
