@@ -44,13 +44,9 @@ class DataReport(L.Callback):
         with torch.no_grad():
             observation = module.normalizer(data.observation)  # type: ignore[operator]
             q = module.critic(observation, data.action)  # type: ignore[operator]
+            action = module.actor.draw(observation, torch.Generator().manual_seed(0))  # type: ignore[operator, union-attr]
         writer.add_histogram("critic/q_on_data", q.mean(dim=0).float().cpu(), trainer.global_step - 1)
         writer.add_histogram("critic/q_spread_on_data", q.std(dim=0).float().cpu(), trainer.global_step - 1)
-        generator = torch.Generator().manual_seed(0)
-        shape = (module.actor.num_draws, len(rows), data.action.shape[1])  # type: ignore[union-attr]
-        noise = torch.randn(shape, generator=generator).to(observation.device)  # type: ignore[arg-type]
-        with torch.no_grad():
-            action = module.actor.sample(observation, noise)  # type: ignore[operator, union-attr]
         for index, column in enumerate(action.T):
             writer.add_histogram(f"actor/action_{index}", column.float().cpu(), trainer.global_step - 1)
 

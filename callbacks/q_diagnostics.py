@@ -79,9 +79,7 @@ class QDiagnostics(L.Callback):
         table = trainer.datamodule.table  # type: ignore[attr-defined]
         rows = table.gather(torch.from_numpy(spread_evenly(len(table), self.num_states)).to(table.rows.device))
         observation, action = module.normalizer(rows.observation.to(module.device)), rows.action.to(module.device)
-        generator = torch.Generator().manual_seed(0)
-        noise = torch.randn((module.actor.num_draws, *action.shape), generator=generator).to(module.device)
-        actions = {"spread_data": action, "spread_policy": module.actor.sample(observation, noise)}
+        actions = {"spread_data": action, "spread_policy": module.actor.draw(observation, torch.Generator().manual_seed(0))}
         return {name: float(module.target_critic(observation, a).std(dim=0).mean()) for name, a in actions.items()}
 
     def _calibrate(self, trainer: L.Trainer, module: Any, trajectories: Sequence[Trajectory], step: int) -> dict[str, float]:

@@ -120,8 +120,7 @@ class Objectives:
             coef = self.entropy_coef(observation[: noise.entropy.shape[1]])
         policy, errors = self.networks.actor, None
         if policy.prediction_error is not None:
-            used = clean.detach().clamp(-1.0, 1.0) if policy.clip_start else clean.detach()
-            errors = squared_error_sums(used, batch.action, noise.time, policy.sde.num_steps)
+            errors = squared_error_sums(policy.clip(clean.detach()), batch.action, noise.time, policy.sde.num_steps)
         return ActorTerms(bc_loss, *judged, coef, errors)
 
     def predict_clean(self, batch: Batch, noise: StepNoise) -> tuple[Tensor, Tensor, Tensor]:

@@ -87,9 +87,17 @@ class DiffusionPolicy(nn.Module):
             current = step.mean + variance.sqrt() * noise[self.sde.num_steps - time + 1]
         return current.clamp(-1.0, 1.0)
 
+    def draw(self, observation: Tensor, generator: torch.Generator) -> Tensor:
+        """Return one action per observation (batch, observation_dim), with noise of a CPU generator: (batch, action_dim)."""
+        noise = torch.randn(self.num_draws, len(observation), self.network.output.out_features, generator=generator)
+        return self.sample(observation, noise.to(observation.device))
+
     def predict_clean(self, noisy: Tensor, t: Tensor, predicted_noise: Tensor) -> Tensor:
         """Return the one-step prediction a0hat as the sampling chain uses it (clipped if ``clip_start``)."""
-        clean = self.sde.predict_clean(noisy, t, predicted_noise)
+        return self.clip(self.sde.predict_clean(noisy, t, predicted_noise))
+
+    def clip(self, clean: Tensor) -> Tensor:
+        """Return one-step predictions as the sampling chain uses them."""
         return clean.clamp(-1.0, 1.0) if self.clip_start else clean
 
     def behavior_loss(
