@@ -9,6 +9,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
+from hypothesis import HealthCheck
 from minari import create_dataset_from_buffers
 from minari.data_collector import EpisodeBuffer
 
@@ -91,6 +92,9 @@ def pendulum_set() -> str:
 def toy_set() -> str:
     return collect("toy", steps=400)
 
+
+FUZZ_SETTINGS: dict[str, Any] = {"deadline": None, "database": None, "suppress_health_check": list(HealthCheck)}
+"""For hypothesis: runs take seconds, nothing is kept between them, fixtures are shared by examples."""
 
 TINY = [
     "--model.hidden_dims=[16,16]",
