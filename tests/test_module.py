@@ -12,7 +12,7 @@ from edp_lightning.losses import aggregate_q, max_over_actions, normalized, td_t
 from edp_lightning.module import EntropyDiffusionPolicy
 from edp_lightning.networks import CoefficientNetwork
 from edp_lightning.noise import NoiseSource
-from edp_lightning.optimization import apply_gradients, learning_rate, loss_gradients
+from edp_lightning.optimization import apply_gradients, loss_gradients
 
 
 def build(**kwargs):
@@ -171,24 +171,6 @@ def test_terminated_rows_do_not_bootstrap():
     torch.testing.assert_close(module.objectives.critic_terms(data, noise(module)).target, data.reward.expand(4, 16))
 
 
-def test_noise_of_a_step_is_shared_out_over_ranks_and_repeats():
-    source = NoiseSource(0, 5, 2, 3, 1, torch.device("cpu"))
-    whole = source.draw(7, 8)
-    parts = [source.draw(7, 4, rank, 2) for rank in range(2)]
-    torch.testing.assert_close(torch.stack([p.action for p in parts], 1).flatten(0, 1), whole.action)
-    torch.testing.assert_close(torch.stack([p.time for p in parts], 1).flatten(), whole.time)
-    merged = torch.stack([p.next_action.view(5, 4, 3, 2) for p in parts], 2).flatten(1, 2)
-    torch.testing.assert_close(merged.flatten(1, 2), whole.next_action)
-    assert not torch.equal(source.draw(8, 8).action, whole.action)
-    few = NoiseSource(0, 5, 2, 3, 4, torch.device("cpu"), entropy_states=3)
-    shares = [few.draw(7, 4, rank, 2).entropy for rank in range(2)]
-    few.entropy_states = 6
-    torch.testing.assert_close(torch.stack(shares, 2).flatten(1, 2), few.draw(7, 8).entropy)
-    torch.testing.assert_close(few.draw(7, 8).action, whole.action)
-    assert whole.time.min() >= 1
-    assert whole.time.max() <= 5
-
-
 def test_behaviour_cloning_learns_a_conditional_action():
     module = build(eta=0.0, num_candidates=1)
     optimizer = torch.optim.Adam(module.actor.parameters(), lr=3e-3)
@@ -288,15 +270,6 @@ def test_clipping_bounds_the_joint_norm():
     moved = torch.stack([(a - b).norm() for a, b in zip(module.critic.parameters(), before, strict=True)]).norm()
     assert norm > 0.5
     assert moved.item() == pytest.approx(0.5, rel=1e-4)
-
-
-def test_learning_rate_schedules():
-    assert learning_rate(0.1, "constant", 500, -1) == 0.1
-    assert learning_rate(0.1, "cosine", 0, 100) == pytest.approx(0.1)
-    assert learning_rate(0.1, "cosine", 50, 100) == pytest.approx(0.05)
-    assert learning_rate(0.1, "cosine", 100, 100) == pytest.approx(0, abs=1e-9)
-    with pytest.raises(ValueError, match="max_steps"):
-        learning_rate(0.1, "cosine", 0, -1)
 
 
 @pytest.mark.parametrize(
