@@ -20,7 +20,6 @@ import warnings
 from collections.abc import Callable, Iterator
 from datetime import date
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -30,18 +29,15 @@ import torch
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from benchmarks.baseline import PlainStep
+from benchmarks.step_data import ACTION, OBSERVATION, ROWS, Data
 from benchmarks.step_report import goals, processor, table
 from edp_lightning.callbacks.target_update import move_towards
 from edp_lightning.cli import FORCED_CALLBACKS
-from edp_lightning.data.loader import TransitionLoader
-from edp_lightning.data.table import TransitionTable
-from edp_lightning.data.transitions import Batch
 from edp_lightning.module import EntropyDiffusionPolicy
 from edp_lightning.noise import NoiseSource
 from edp_lightning.optimization import apply_gradients, loss_gradients
 
-OBSERVATION, ACTION, HIDDEN, ROWS, STEPS_OF_CHAIN, BACKUP = 29, 8, 256, 256, 5, 10
-TABLE_ROWS = 100_000
+HIDDEN, STEPS_OF_CHAIN, BACKUP = 256, 5, 10
 
 Clock = Callable[[], float]
 
@@ -55,63 +51,6 @@ def product_flops(num_critics: int, backup: int) -> float:
     critic_step = 2 * critic + num_critics * rest  # forward, weights' gradients, inputs' gradients but for the first layer
     actor_step = critic + num_critics * (rest + 2 * ACTION * HIDDEN) + 3 * actor
     return float(ROWS * (targets + critic_step + actor_step))
-
-
-class Data(L.LightningDataModule):
-    """Random rows of AntMaze's widths; hands out batches and lets the other contenders run in between."""
-
-    dataset = "random"
-    observation_dim, action_dim = OBSERVATION, ACTION
-
-    def __init__(self, device: torch.device, turns: Callable[[], Iterator[int]]) -> None:
-        super().__init__()
-        self.save_hyperparameters({"batch_size": ROWS})
-        generator = torch.Generator().manual_seed(0)
-
-        def normal(*shape: int) -> torch.Tensor:
-            return torch.randn(*shape, generator=generator)
-
-        action = torch.rand(TABLE_ROWS, ACTION, generator=generator) * 2 - 1
-        flag = (torch.rand(TABLE_ROWS, generator=generator) < 0.01).float()
-        table = Batch(
-            normal(TABLE_ROWS, OBSERVATION),
-            action,
-            normal(TABLE_ROWS),
-            normal(TABLE_ROWS, OBSERVATION),
-            flag,
-            torch.ones(TABLE_ROWS),
-        )
-        self.table = TransitionTable.from_batch(table).to(device)
-        self.transitions = self.table.columns
-        self.facts = SimpleNamespace(reward=SimpleNamespace(low=float(table.reward.min()), high=float(table.reward.max())))
-        self.observation_mean, self.observation_std = torch.full((OBSERVATION,), 0.1), torch.full((OBSERVATION,), 1.1)
-        self.action_low, self.action_high = -torch.ones(ACTION), torch.ones(ACTION)
-        self.card = self
-        self.turns = turns
-
-    def markdown(self) -> str:
-        return "random"
-
-    def loader(self) -> TransitionLoader:
-        return TransitionLoader(self.table, ROWS, 1_000_000, seed=0)
-
-    def train_dataloader(self) -> "Turns":
-        return Turns(self.loader(), self.turns)
-
-
-class Turns:
-    """Batches for the Trainer; everything between two turns of it happens inside this iterator."""
-
-    def __init__(self, loader: TransitionLoader, turns: Callable[[], Iterator[int]]) -> None:
-        self.loader, self.turns = loader, turns
-
-    def __len__(self) -> int:
-        return 1_000_000
-
-    def __iter__(self) -> Iterator[Batch]:
-        batches = iter(self.loader)
-        for _ in self.turns():
-            yield next(batches)
 
 
 def build(num_critics: int, backup: int, precision: str, compiled: bool) -> EntropyDiffusionPolicy:
