@@ -72,7 +72,7 @@ def run(options: argparse.Namespace, task: Task, method: str, extra: tuple[str, 
         f"--run_name={method}", f"--seed_everything={seed}", "--trainer.accelerator=cpu",
         f"--trainer.max_steps={options.steps or task.steps}", f"--trainer.check_val_every_n_epoch={task.every}",
         f"--evaluation.num_episodes={options.episodes}", f"--evaluation.num_test_episodes={options.test_episodes}",
-        "--model.hidden_precision=bfloat16", f"--model.compile={str(not options.quick).lower()}", *extra, *options.extra,
+        "--model.hidden_precision=auto", f"--model.compile={str(not options.quick).lower()}", *extra, *options.extra,
     ]  # fmt: skip
     if not (folder / "test_last.json").exists():
         resume = ["--ckpt_path=last"] if (folder / "checkpoints" / "last.ckpt").exists() else []

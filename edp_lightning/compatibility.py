@@ -62,7 +62,7 @@ def check_trainer(trainer: L.Trainer) -> None:
     if trainer.precision != "32-true":
         raise UserError(
             f"trainer.precision {trainer.precision} is not supported: it would reach heads and optimizers. Use "
-            "32-true with model.hidden_precision bfloat16"
+            "32-true with model.hidden_precision bfloat16 or auto"
         )
     if not isinstance(trainer.strategy, (SingleDeviceStrategy, DDPStrategy)):
         raise _unsupported(type(trainer.strategy).__name__)

@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import lightning as L
 import torch
@@ -26,6 +26,7 @@ from edp_lightning.noise import NoiseSource
 from edp_lightning.objectives import Networks, ObjectiveOptions, Objectives
 from edp_lightning.optimization import LRSchedule, apply_gradients, learning_rate, loss_gradients, set_learning_rate
 from edp_lightning.policy import BehaviorLoss, DiffusionPolicy, EntropyEstimator, ReverseVariance, entropy_draws
+from edp_lightning.precision import HiddenPrecision, hidden_dtype
 from edp_lightning.prediction_error import PredictionError
 from edp_lightning.rng import stream_seed
 from edp_lightning.scaling import ActionScaler, ObservationNormalizer
@@ -71,7 +72,8 @@ class EntropyDiffusionPolicy(L.LightningModule):
         critic_lr: Adam learning rate of the critics.
         lr_schedule: ``constant``, or ``cosine`` to zero at ``trainer.max_steps``, changed every step.
         gradient_clip_val: Bound on the joint gradient norm of the critics, and of the actor; null for none.
-        hidden_precision: Precision of the hidden layers' products; heads, losses and optimizers are float32.
+        hidden_precision: Precision of the hidden layers' products; heads, losses and optimizers are float32. ``auto`` is
+            ``bfloat16`` where the device multiplies in it much faster, and ``float32`` elsewhere.
         compile: Compile the functions of a gradient step with ``torch.compile``, where a compiler is found.
         seed: Seed of all noise in training and of candidate choice in prediction.
     """
@@ -103,7 +105,7 @@ class EntropyDiffusionPolicy(L.LightningModule):
         critic_lr: float = 3.0e-4,
         lr_schedule: LRSchedule = "constant",
         gradient_clip_val: float | None = 4.0,
-        hidden_precision: Literal["float32", "bfloat16"] = "float32",
+        hidden_precision: HiddenPrecision = "float32",
         compile: bool = False,
         seed: int = 0,
     ) -> None:
@@ -141,7 +143,7 @@ class EntropyDiffusionPolicy(L.LightningModule):
         for name in ("observation_dim", "action_dim"):
             self.hparams[name] = agreed_width(name, self.hparams[name], getattr(data, name, None), getattr(data, "dataset", ""))
         h: Any = self.hparams
-        dtype = torch.bfloat16 if h.hidden_precision == "bfloat16" else torch.float32
+        dtype = hidden_dtype(h.hidden_precision, self.device if self._trainer is None else self.trainer.strategy.root_device)
         self.normalizer = ObservationNormalizer(h.observation_dim)
         self.action_scaler = ActionScaler(h.action_dim)
         if data is not None:

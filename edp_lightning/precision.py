@@ -1,0 +1,54 @@
+"""Which precision the hidden layers' products have, and what this machine makes of it."""
+
+import time
+from functools import cache
+from typing import Literal
+
+import torch
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+
+HiddenPrecision = Literal["float32", "bfloat16", "auto"]
+
+WORTHWHILE = 1.5
+"""How many times as fast bfloat16 products must be for ``auto`` to take them. Processors that have them are at 2 and more,
+those that imitate them below 1: no measurement falls near this line."""
+
+
+def hidden_dtype(precision: HiddenPrecision, device: torch.device) -> torch.dtype:
+    """Return the dtype of hidden layers' products on a device.
+
+    ``auto`` measures (a tenth of a second at most) and says what it chose; what the user chose is obeyed, with a warning
+    where it is slow.
+
+    Args:
+        precision: The option of that name.
+        device: Where the networks run.
+    """
+    if precision == "float32":
+        return torch.float32
+    speedup = bfloat16_speedup(device)
+    measured = f"its products take {1 / speedup:.2g} times as long as float32 ones on this {device.type}"
+    if precision == "auto":
+        chosen = torch.bfloat16 if speedup >= WORTHWHILE else torch.float32
+        rank_zero_info(f"model.hidden_precision auto: {str(chosen).removeprefix('torch.')}; bfloat16: {measured}")
+        return chosen
+    if speedup < 1:
+        rank_zero_warn(f"model.hidden_precision bfloat16 is slow here: {measured}; auto and float32 are faster")
+    return torch.bfloat16
+
+
+@cache
+def bfloat16_speedup(device: torch.device) -> float:
+    """Return how many times as fast as in float32 the device multiplies matrices in bfloat16; measured once per process."""
+    return _seconds(torch.float32, device) / _seconds(torch.bfloat16, device)
+
+
+def _seconds(dtype: torch.dtype, device: torch.device, width: int = 256, trials: int = 3) -> float:
+    """Return the time of a product of square matrices, the least of several trials: others may use the machine too."""
+    a = torch.ones(width, width, dtype=dtype, device=device)
+    found = []
+    for _ in range(1 + trials):  # the first one starts up libraries
+        start = time.perf_counter()
+        (a @ a)[0, 0].item()  # waits for a GPU
+        found.append(time.perf_counter() - start)
+    return min(found[1:])
