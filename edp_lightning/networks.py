@@ -27,21 +27,21 @@ def mish_with_derivative(x: Tensor) -> tuple[Tensor, Tensor]:
     return x * gate, torch.addcmul(gate, x * s, (2 * rest * scale).square())
 
 
+def _mish(x: Tensor) -> Tensor:
+    wide = x.float()
+    s = torch.sigmoid(wide)
+    p = (2 - s).mul_(s)
+    return p.div_(2 - p).mul_(wide).to(x.dtype)
+
+
 class _OneExpMish(torch.autograd.Function):
     """Mish with one exponential: four times as fast as ``F.mish`` on a CPU. Only x is kept for the backward pass."""
 
     @staticmethod
-    def forward(x: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor) -> Tensor:  # with a setup_context of its own, PyTorch inspects signatures at every call
         """Return mish(x) in the dtype of x; the arithmetic is float32."""
-        wide = x.float()
-        s = torch.sigmoid(wide)
-        p = (2 - s).mul_(s)
-        return p.div_(2 - p).mul_(wide).to(x.dtype)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
-        """Keep the input."""
-        ctx.save_for_backward(inputs[0])
+        ctx.save_for_backward(x)
+        return _mish(x)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Tensor:
@@ -53,6 +53,8 @@ class _OneExpMish(torch.autograd.Function):
 
 def mish(x: Tensor) -> Tensor:
     """Return Mish activations of ``x``, in its dtype."""
+    if not (x.requires_grad and torch.is_grad_enabled()):
+        return _mish(x)
     activated: Tensor = _OneExpMish.apply(x)  # type: ignore[no-untyped-call]
     return activated
 
