@@ -15,39 +15,23 @@ from tests.conftest import FUZZ_SETTINGS, TINY
 VALUES = st.sampled_from(
     [None, -1, 0, 1, 2, 0.5, -0.5, 1.0, 1e30, math.nan, math.inf, "x", "", "none", [], [0], [2], {}, {"x": 1}, True, False]
 )
-FIELDS = st.sampled_from(
-    [
-        *(
-            f"data.{name}"
-            for name in ("batch_size", "steps_per_epoch", "n_step", "terminals", "reward_transform", "reward_scale")
-        ),
-        *(
-            f"data.{name}"
-            for name in ("view", "normalize_observations", "action_clip_eps", "environment", "discount", "nonsense")
-        ),
-        *(f"model.{name}" for name in ("hidden_dims", "num_critics", "num_diffusion_steps", "schedule", "bc_loss", "discount")),
-        *(f"model.{name}" for name in ("eta", "entropy", "entropy_coef", "q_aggregation", "lcb_coef", "num_candidates")),
-        *(f"model.{name}" for name in ("max_q_backup", "num_backup_actions", "candidate_temperature", "actor_lr", "critic_lr")),
-        *(
-            f"model.{name}"
-            for name in ("lr_schedule", "gradient_clip_val", "hidden_precision", "observation_dim", "action_dim")
-        ),
-        *(f"trainer.{name}" for name in ("devices", "accelerator", "strategy", "precision", "log_every_n_steps", "max_steps")),
-        *(
-            f"trainer.{name}"
-            for name in ("val_check_interval", "check_val_every_n_epoch", "limit_val_batches", "gradient_clip_val")
-        ),
-        *(
-            f"trainer.{name}"
-            for name in ("accumulate_grad_batches", "num_nodes", "callbacks", "logger", "plugins", "max_epochs")
-        ),
-        *(f"target_update.{name}" for name in ("tau", "ema_decay", "ema_every", "ema_start", "ema_before_start")),
-        *(f"entropy_tuning.{name}" for name in ("enabled", "target_entropy", "lr")),
-        *(f"evaluation.{name}" for name in ("num_episodes", "num_envs", "seed", "num_test_episodes")),
-        *("guard.every_n_steps", "guard.q_bound", "last_checkpoint.every_n_steps", "data_report.every_n_steps"),
-        *("seed_everything", "run_name", "ckpt_path", "trainer", "model", "data", "nonsense"),
-    ]
-)
+OPTIONS = {
+    "data": "batch_size steps_per_epoch n_step action_chunk terminals reward_transform reward_scale view "
+    "normalize_observations action_clip_eps environment discount nonsense",
+    "model": "hidden_dims num_critics num_diffusion_steps schedule bc_loss reverse_variance discount eta entropy entropy_coef "
+    "q_aggregation lcb_coef num_candidates max_q_backup num_backup_actions candidate_temperature actor_lr critic_lr "
+    "lr_schedule gradient_clip_val hidden_precision observation_dim action_dim",
+    "trainer": "devices accelerator strategy precision log_every_n_steps max_steps val_check_interval check_val_every_n_epoch "
+    "limit_val_batches gradient_clip_val accumulate_grad_batches num_nodes callbacks logger plugins max_epochs",
+    "target_update": "tau ema_decay ema_every ema_start ema_before_start",
+    "entropy_tuning": "enabled target_entropy lr",
+    "evaluation": "num_episodes num_envs seed num_test_episodes background",
+    "guard": "every_n_steps q_bound",
+    "last_checkpoint": "every_n_steps",
+    "data_report": "every_n_steps",
+}
+WHOLE = ["seed_everything", "run_name", "ckpt_path", "trainer", "model", "data", "nonsense"]
+FIELDS = st.sampled_from([*(f"{section}.{name}" for section, names in OPTIONS.items() for name in names.split()), *WHOLE])
 RUNS_FOR_EVER = {"trainer.max_steps", "trainer.max_epochs"}
 """-1 and null mean no end: a right config, not a malformed one."""
 STARTS_PROCESSES = {"trainer.devices", "trainer.num_nodes"}
