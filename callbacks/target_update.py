@@ -1,9 +1,11 @@
 """The only place where target networks and EMA weights change."""
 
+import math
 from typing import Any, Literal
 
 import lightning as L
 import torch
+from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
 from edp_lightning.errors import UserError
@@ -13,6 +15,20 @@ from edp_lightning.errors import UserError
 def move_towards(target: list[Tensor], source: list[Tensor], weight: float) -> None:
     """Set every tensor of ``target`` to ``(1 - weight) target + weight source`` in one call."""
     torch._foreach_lerp_(target, source, weight)
+
+
+def reach(steps: float, tau: float, n_step: int) -> float:
+    """Return over how many environment steps values travel in so many gradient steps, about.
+
+    A target network takes over a backup in 1 / tau gradient steps, and a backup spans ``n_step`` environment steps. Under a
+    constant reward r, critics that follow their targets at once have the value r (1 - discount**reach) / (1 - discount).
+    """
+    return steps * tau * n_step
+
+
+def horizon(longest_episode: float, discount: float) -> float:
+    """Return over how many environment steps values should travel: beyond 3 / (1 - discount) lie 5 % of a constant reward's."""
+    return min(longest_episode, 3 / (1 - discount) if discount < 1 else math.inf)
 
 
 class TargetNetworkUpdate(L.Callback):
@@ -55,9 +71,25 @@ class TargetNetworkUpdate(L.Callback):
         return 1 - self.ema_decay if step % self.ema_every == 0 else 0.0
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Collect the parameters once: walking four networks takes longer than moving small ones."""
+        """Collect the parameters once, as walking four networks takes longer than moving small ones; say if a run is short."""
         for name in ("target_critic", "critic", "ema_actor", "actor"):
             self._parameters[name] = list(getattr(pl_module, name).parameters())
+        self._tell_reach(trainer, pl_module.hparams)
+
+    def _tell_reach(self, trainer: L.Trainer, model: Any) -> None:
+        """Say if values cannot travel over the task's horizon in this run; nobody looks at them in plain behaviour cloning."""
+        steps = trainer.max_steps
+        if steps <= 0 or (model["eta"] == 0 and model["num_candidates"] == 1):
+            return
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        n_step = data.hparams["n_step"]
+        found, wanted = reach(steps, self.tau, n_step), horizon(data.facts.length.high, model["discount"])
+        if found < wanted:
+            rank_zero_info(
+                f"short run: in {steps} gradient steps values travel over about {found:.0f} environment steps, of {wanted:.0f} "
+                "that matter here. Until then actions are chosen by the critics' errors; set trainer.max_steps to "
+                f"{math.ceil(wanted / self.tau / n_step)} or data.n_step to {math.ceil(n_step * wanted / found)}, or more"
+            )
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
