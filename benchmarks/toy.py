@@ -34,6 +34,7 @@ def main() -> None:
                 f"--seeds={seeds}",
                 f"--epochs={epochs}",
                 f"--output={folder}",
+                f"--compile={str(not options.quick).lower()}",
             ]
         )
         seconds = time.perf_counter() - start

@@ -30,6 +30,7 @@ def toy(
     epochs: int = 500,
     workers: int = 2,
     output: str | None = None,
+    compile: bool = True,
 ) -> Path:
     """Train a diffusion policy, + entropy, + entropy + Q-ensemble on the two-step task, and draw figure 3 of the slides.
 
@@ -43,6 +44,7 @@ def toy(
         epochs: Epochs of a run; one is as many transitions as the set has.
         workers: Runs at a time, one thread each.
         output: Folder of runs and figure; ``runs/toy-ENTROPY`` when not given.
+        compile: Compile the runs' losses: half a minute for each variant, then twice as fast, so not for a few epochs.
 
     Returns:
         The picture's path.
@@ -55,7 +57,7 @@ def toy(
         raise UserError(f"toy needs seeds >= 1 and workers >= 1; got {seeds}, {workers}")
     settings = ToyConfig(fit_config, epochs)
     folder = Path(output or f"runs/toy-{entropy}")
-    runs = plan(settings, entropy, seeds, folder)
+    runs = plan(settings, entropy, seeds, folder, compile)
     dataset = settings.prepare_data()
     for _ in track(train_all(runs, workers), description=f"{len(runs)} runs", total=len(runs)):
         pass

@@ -145,14 +145,14 @@ def _hushed(*names: str) -> Iterator[None]:
             logger.setLevel(level)
 
 
-def plan(config: ToyConfig, entropy: str, seeds: int, output: Path) -> list[Run]:
+def plan(config: ToyConfig, entropy: str, seeds: int, output: Path, compiled: bool) -> list[Run]:
     """Return the runs, those of one seed together, and keep their settings in ``settings.json``.
 
     Raises:
         UserError: If the folder holds runs with other settings.
     """
     chosen = variants(entropy)
-    settings = {"config": config.text, "epochs": config.epochs, "entropy": entropy}
+    settings = {"config": config.text, "epochs": config.epochs, "entropy": entropy, "compile": compiled}
     kept = output / "settings.json"
     if kept.exists() and json.loads(kept.read_text()) != settings:
         raise UserError(f"{output} holds runs with other settings (see settings.json in it): choose another --output")
@@ -170,6 +170,7 @@ def plan(config: ToyConfig, entropy: str, seeds: int, output: Path) -> list[Run]
                 "--trainer.accelerator=cpu",
                 "--trainer.enable_model_summary=false",
                 "--progress_bar.refresh_rate=0",
+                f"--model.compile={str(compiled).lower()}",
                 "--q_diagnostics.enabled=false",  # nobody looks at the plots of 750 evaluations
                 *variant.options,
             )

@@ -51,7 +51,8 @@ def test_trains_draws_and_goes_on(small_config, tmp_path, capsys):
     output = tmp_path / "out"
 
     def run(*extra: str) -> None:
-        main(["toy", f"--fit_config={small_config}", "--seeds=2", "--epochs=2", "--workers=1", f"--output={output}", *extra])
+        size = ["--seeds=2", "--epochs=2", "--workers=1", "--compile=false"]
+        main(["toy", f"--fit_config={small_config}", f"--output={output}", *size, *extra])
 
     run()
     facts = json.loads((output / "figure3.json").read_text())
@@ -61,6 +62,7 @@ def test_trains_draws_and_goes_on(small_config, tmp_path, capsys):
             config = yaml.safe_load((output / "edp-toy-two-step-v0" / f"{name}-seed{seed}" / "config.yaml").read_text())
             assert (config["model"]["entropy"], config["model"]["num_critics"]) == (entropy, critics)
             assert (config["seed_everything"], config["trainer"]["max_steps"]) == (seed, 4)
+            assert not config["model"]["compile"]
     events = EventAccumulator(str(output / "figure"))
     events.Reload()
     assert events.Tags()["images"] == ["toy/figure_3"]
