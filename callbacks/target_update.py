@@ -8,6 +8,7 @@ import torch
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
+from edp_lightning.data.datamodule import OfflineDataModule
 from edp_lightning.errors import UserError
 
 
@@ -81,7 +82,9 @@ class TargetNetworkUpdate(L.Callback):
         steps = trainer.max_steps
         if steps <= 0 or (model["eta"] == 0 and model["num_candidates"] == 1):
             return
-        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        data = getattr(trainer, "datamodule", None)
+        if not isinstance(data, OfflineDataModule):  # a loader of the user's own: nothing is known about its episodes
+            return
         n_step = data.hparams["n_step"]
         found, wanted = reach(steps, self.tau, n_step), horizon(data.facts.length.high, model["discount"])
         if found < wanted:
