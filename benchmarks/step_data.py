@@ -55,6 +55,9 @@ class Data(L.LightningDataModule):
     def train_dataloader(self) -> "Turns":
         return Turns(self.loader(), self.turns)
 
+    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
+        return batch  # as OfflineDataModule does with training rows, which lie on the device
+
 
 class Turns:
     """Batches for the Trainer; everything between two turns of it happens inside this iterator."""

@@ -88,12 +88,13 @@ class LastCheckpoint(Checkpoint):
 
     def _after_step(self, trainer: L.Trainer) -> None:
         step = trainer.global_step
-        path = checkpoint_folder(trainer) / "last.ckpt"
         stop = self._agreed_signal(trainer)
         if stop:
             self._signals.shield()
-        if stop or self._soon or step % self.every_n_steps == 0 or step == trainer.max_steps:
-            self._save(trainer, path)
+        elif not (self._soon or step % self.every_n_steps == 0 or step == trainer.max_steps):
+            return
+        path = checkpoint_folder(trainer) / "last.ckpt"
+        self._save(trainer, path)
         if not stop:
             return
         rank_zero_info(f"stopped after step {step}, saved {path}; continue with --ckpt_path last")

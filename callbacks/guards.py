@@ -48,18 +48,18 @@ class NumericsGuard(L.Callback):
     ) -> None:
         """Keep the values; look at them when it is time."""
         norms: dict[str, Tensor] = outputs["gradient_norms"]
-        values = torch.cat([torch.stack(list(outputs["watched"].values())), *norms.values()])
+        values = [torch.stack(list(outputs["watched"].values())), *norms.values()]
         if self._window is None:
             self._names = list(outputs["watched"])
             for network in norms:
                 named = pl_module.get_submodule(network).named_parameters()
                 self._names += [f"the gradient of {network}.{name}" for name, _ in named]
-            self._window = torch.zeros(self.every_n_steps, len(values), device=values.device)
-        self._window[len(self._steps)] = values
+            self._window = torch.zeros(self.every_n_steps, len(self._names), device=values[0].device)
+        torch.cat(values, out=self._window[len(self._steps)])
         self._steps.append(trainer.global_step - 1)
         if trainer.global_step % self.every_n_steps == 0:
             self._judge(trainer)
-            self._warn_of_divergence(trainer, float(outputs["q_magnitude"]))
+            self._warn_of_divergence(trainer, float(outputs["q"].abs().mean()))
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Do not evaluate a policy that came out of a bad step."""

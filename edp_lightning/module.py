@@ -217,7 +217,7 @@ class EntropyDiffusionPolicy(L.LightningModule):
         Returns:
             ``entropy``: estimates of this rank's first states, (entropy_states,), for the tuning callback. ``watched``: named
             scalars that must be finite, ``gradient_norms``: by network, the norm of each parameter's gradient, and
-            ``q_magnitude``: mean |Q| of this rank, for ``NumericsGuard``.
+            ``q``: Q-values of this rank, (num_critics, batch), for ``NumericsGuard``.
         """
         assert self._noise is not None
         critic_optimizer = self.optimizers()[0]  # type: ignore[index]
@@ -249,7 +249,7 @@ class EntropyDiffusionPolicy(L.LightningModule):
             "entropy": terms.entropy.detach(),
             "watched": watched,
             "gradient_norms": {"critic": critic_norms.tensors, "actor": actor_norms.tensors},
-            "q_magnitude": critic.q.abs().mean(),
+            "q": critic.q,
         }
 
     def _log_step(self, watched: dict[str, Tensor], critic: CriticTerms, terms: ActorTerms) -> None:

@@ -273,6 +273,12 @@ class OfflineDataModule(L.LightningDataModule):
         )
         return self._loader
 
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        """Return the batch on ``device``. Training rows are there already; Lightning would look at each of their fields."""
+        if isinstance(batch, Batch) and batch.action.device == device:
+            return batch
+        return super().transfer_batch_to_device(batch, device, dataloader_idx)
+
     def batch_of_step(self, step: int) -> Batch:
         """Return the rows that this rank used in a gradient step of this run, counted from 0."""
         assert self._loader is not None
