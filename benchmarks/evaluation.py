@@ -70,6 +70,7 @@ def main() -> None:
     parser.add_argument("--episodes", type=int, default=100, help="episodes of ours in one round")
     parser.add_argument("--steps", type=int, default=40, help="steps per episode; a rate does not depend on it")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--eager", dest="compile", action="store_false", help="one and ours without torch.compile")
     options = parser.parse_args()
     critics, precisions, rounds = [64, 8], ["float32", "bfloat16"], options.rounds
     if options.quick:
@@ -88,10 +89,11 @@ def main() -> None:
     print(f"{'critics':>7} {'hidden':>9} {'plain':>8} {'one':>8} {'ours':>8}   ms per environment step, medians")
     for number, precision in itertools.product(critics, precisions):
         torch.manual_seed(0)
-        module = EntropyDiffusionPolicy(29, 8, num_critics=number, hidden_precision=precision)
+        module = EntropyDiffusionPolicy(29, 8, num_critics=number, hidden_precision=precision, compile=options.compile)
         module.configure_model()
         module.to(options.device)
-        timed(many, module.act, seeds[:count])  # processes started, memory touched
+        timed(many, module.act, seeds[:count])  # processes started, memory touched, functions compiled
+        timed(single, module.act, seeds[:1])
         times: dict[str, list[float]] = {"plain": [], "one": [], "ours": []}
         for _ in range(rounds):
             times["plain"].append(timed(single, plain_act(module), few)[0])

@@ -1,13 +1,15 @@
 """Choosing actions for many environments at once: candidates from the policy, judged by the critics, without gradients."""
 
-from typing import NamedTuple, cast
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from edp_lightning.critic_passes import Layers, values_in_chunks, values_pass
 from edp_lightning.losses import QAggregation, aggregate_q
-from edp_lightning.networks import EnsembleLinear, QEnsemble, mish
-from edp_lightning.policy import DiffusionPolicy, choose_candidate
+from edp_lightning.networks import NoiseNetwork, QEnsemble
+from edp_lightning.policy import DiffusionPolicy, PredictNoise, call_network, choose_candidate
 
 BLOCK_ROWS = 1000
 """Candidates that go through a network together on a CPU: their activations stay in its cache from layer to layer."""
@@ -29,49 +31,55 @@ class Choice(NamedTuple):
     lcb_coef: float
 
 
-@torch.no_grad()
-def choose_actions(
-    actor: DiffusionPolicy, critic: nn.Module, observation: Tensor, normal: Tensor, uniform: Tensor, choice: Choice
-) -> Tensor:
-    """Return one action in [-1, 1] per observation, shape (batch, action_dim).
+# Code of their own for what a gradient step compiles too: a compiler keeps its results by code, and a step must not meet
+# those for any number of rows after an evaluation, or a resumed run would differ in the last digits.
+def _predict_noise(network: NoiseNetwork, noisy: Tensor, t: Tensor, observation: Tensor) -> Tensor:
+    return call_network(network, noisy, t, observation)
 
-    On a CPU the observations are worked off in blocks; a row's action does not depend on the others beside it.
+
+def _values(layers: Layers, inputs: Tensor, dtype: torch.dtype) -> Tensor:
+    return values_pass(layers, inputs, dtype)
+
+
+class ActionChooser:
+    """Samples candidates and takes one per observation. Holds no networks.
 
     Args:
-        actor: The policy.
-        critic: Judges the candidates; unused if there is only one.
-        observation: Normalised observations, shape (batch, observation_dim).
-        normal: Noise of the sampling chain, shape (num_draws of the policy, batch, num_candidates, action_dim).
-        uniform: Draws for the choice, shape (batch, num_candidates).
-        choice: How to choose.
+        prepare: Wraps each pure function before its first use, for example with ``compile_or_eager``; the functions are called
+            with any number of rows.
     """
-    count = choice.num_candidates
-    size = max(1, BLOCK_ROWS // count) if observation.device.type == "cpu" else len(observation)
-    blocks = []
-    parts = torch.split(observation, size), torch.split(normal, size, dim=1), torch.split(uniform, size)
-    for state, noise, draws in zip(*parts, strict=True):
-        state = state.repeat_interleave(count, dim=0)
-        action = actor.sample(state, noise.flatten(1, 2)).clamp(-1.0, 1.0)
-        if count > 1:
-            values = aggregate_q(ensemble_values(critic, state, action), choice.aggregation, choice.lcb_coef)
-            chosen = choose_candidate(values.view(-1, count), choice.temperature, draws)
-            action = action.view(len(chosen), count, -1)[torch.arange(len(chosen), device=action.device), chosen]
-        blocks.append(action)
-    return torch.cat(blocks)
 
+    def __init__(self, prepare: Callable[[Any], Any]) -> None:
+        self._predict_noise: PredictNoise = prepare(_predict_noise)
+        self._values: Callable[..., Tensor] = prepare(_values)
 
-def ensemble_values(critic: nn.Module, observation: Tensor, action: Tensor) -> Tensor:
-    """Return ``critic(observation, action)``, (num_critics, batch); on a CPU member by member, twice as fast for many rows."""
-    if observation.device.type != "cpu" or not isinstance(critic, QEnsemble):
-        values: Tensor = critic(observation, action)
-        return values
-    inputs = torch.cat([observation, action], dim=-1).to(critic.hidden_dtype)
-    layers = [cast(EnsembleLinear, layer) for layer in critic.hidden]
-    parameters = [(layer.weight.to(inputs.dtype), layer.bias.to(inputs.dtype)) for layer in layers]
-    found = []
-    for member in range(critic.num_critics):
-        x = inputs
-        for weight, bias in parameters:
-            x = mish(torch.addmm(bias[member], x, weight[member]))
-        found.append(torch.addmm(critic.output.bias[member], x.float(), critic.output.weight[member]).squeeze(-1))
-    return torch.stack(found)
+    @torch.no_grad()
+    def choose(
+        self, actor: DiffusionPolicy, critic: QEnsemble, observation: Tensor, normal: Tensor, uniform: Tensor, choice: Choice
+    ) -> Tensor:
+        """Return one action in [-1, 1] per observation, shape (batch, action_dim).
+
+        On a CPU the observations are worked off in blocks; a row's action does not depend on the others beside it.
+
+        Args:
+            actor: The policy.
+            critic: Judges the candidates; unused if there is only one.
+            observation: Normalised observations, shape (batch, observation_dim).
+            normal: Noise of the sampling chain, shape (num_draws of the policy, batch, num_candidates, action_dim).
+            uniform: Draws for the choice, shape (batch, num_candidates).
+            choice: How to choose.
+        """
+        count = choice.num_candidates
+        size = max(1, BLOCK_ROWS // count) if observation.device.type == "cpu" else len(observation)
+        blocks = []
+        parts = torch.split(observation, size), torch.split(normal, size, dim=1), torch.split(uniform, size)
+        for state, noise, draws in zip(*parts, strict=True):
+            state = state.repeat_interleave(count, dim=0)
+            action = actor.sample(state, noise.flatten(1, 2), self._predict_noise).clamp(-1.0, 1.0)
+            if count > 1:
+                q = values_in_chunks(self._values, critic, torch.cat([state, action], dim=-1))
+                values = aggregate_q(q, choice.aggregation, choice.lcb_coef).view(-1, count)
+                chosen = choose_candidate(values, choice.temperature, draws)
+                action = action.view(len(chosen), count, -1)[torch.arange(len(chosen), device=action.device), chosen]
+            blocks.append(action)
+        return torch.cat(blocks)

@@ -18,9 +18,9 @@ def start_step(device: torch.device) -> None:
         torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
 
 
-def _compile(function: Callable[P, R], device: torch.device) -> Callable[P, R]:
-    if device.type != "cuda":
-        return torch.compile(function, dynamic=False)
+def _compile(function: Callable[P, R], device: torch.device, dynamic: bool) -> Callable[P, R]:
+    if device.type != "cuda" or dynamic:
+        return torch.compile(function, dynamic=dynamic)
     graphed = torch.compile(function, dynamic=False, mode="reduce-overhead")  # CUDA graphs: one launch per call
 
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -31,17 +31,18 @@ def _compile(function: Callable[P, R], device: torch.device) -> Callable[P, R]:
     return call
 
 
-def compile_or_eager(function: Callable[P, R], device: torch.device) -> Callable[P, R]:
+def compile_or_eager(function: Callable[P, R], device: torch.device, dynamic: bool = False) -> Callable[P, R]:
     """Return ``torch.compile(function)`` that becomes ``function`` itself, with a warning, if compilation fails.
 
     Compilation happens at the first call and needs a C++ compiler on a CPU, Triton on a GPU. The function must have no side
     effects: after a failure it is called again. An error of the function itself is raised by that second call.
 
     Args:
-        function: A function of tensors with fixed shapes.
-        device: Where it runs. On a GPU it is recorded as a CUDA graph (not measured on one yet).
+        function: A function of tensors.
+        device: Where it runs. On a GPU it is recorded as a CUDA graph (not measured on one yet), unless it is dynamic.
+        dynamic: Whether the tensors' shapes change from call to call; otherwise each new shape is compiled for itself.
     """
-    compiled = _compile(function, device)
+    compiled = _compile(function, device, dynamic)
     chosen: Callable[P, R] | None = None
 
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -59,7 +60,7 @@ def compile_or_eager(function: Callable[P, R], device: torch.device) -> Callable
             chosen = function
             reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
             warnings.warn(
-                f"torch.compile failed ({reason}): training goes on without it, slower. Install a C++ compiler (CPU) or Triton "
+                f"torch.compile failed ({reason}): it goes on without, slower. Install a C++ compiler (CPU) or Triton "
                 "(GPU), or set model.compile false",
                 stacklevel=2,
             )

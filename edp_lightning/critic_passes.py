@@ -142,7 +142,7 @@ class CriticPasses:
     @torch.no_grad()
     def values(self, critic: QEnsemble, inputs: Tensor) -> Tensor:
         """Return Q-values (num_critics, rows) of ``inputs`` (rows, observation_dim + action_dim)."""
-        return torch.cat([self._values(layers, inputs, critic.hidden_dtype) for layers in _chunks(critic, len(inputs))])
+        return values_in_chunks(self._values, critic, inputs)
 
     @torch.no_grad()
     def td_gradients(self, critic: QEnsemble, inputs: Tensor, target: Tensor) -> TDGradients:
@@ -168,6 +168,11 @@ class CriticPasses:
         """Return Q-values (num_critics, rows) and their derivatives by the action (num_critics, rows, action_dim)."""
         parts = [self._action(c, inputs, action_dim, critic.hidden_dtype) for c in _chunks(critic, len(inputs))]
         return torch.cat([q for q, _ in parts]), torch.cat([derivative for _, derivative in parts])
+
+
+def values_in_chunks(values: Callable[..., Tensor], critic: QEnsemble, inputs: Tensor) -> Tensor:
+    """Return Q-values (num_critics, rows) of ``inputs``, with ``values`` (``values_pass``, maybe compiled) for some critics."""
+    return torch.cat([values(layers, inputs, critic.hidden_dtype) for layers in _chunks(critic, len(inputs))])
 
 
 def chunk_sizes(num_critics: int, rows: int, width: int, dtype: torch.dtype, device: torch.device) -> list[int]:

@@ -8,7 +8,7 @@ import lightning as L
 import torch
 from torch import Tensor
 
-from edp_lightning.acting import Choice, choose_actions
+from edp_lightning.acting import ActionChooser, Choice
 from edp_lightning.compatibility import agreed_width, check_checkpoint, check_model, check_trainer
 from edp_lightning.compilation import compile_or_eager, start_step
 from edp_lightning.data.transitions import Batch
@@ -74,7 +74,8 @@ class EntropyDiffusionPolicy(L.LightningModule):
         gradient_clip_val: Bound on the joint gradient norm of the critics, and of the actor; null for none.
         hidden_precision: Precision of the hidden layers' products; heads, losses and optimizers are float32. ``auto`` is
             ``bfloat16`` where the device multiplies in it much faster, and ``float32`` elsewhere.
-        compile: Compile the functions of a gradient step with ``torch.compile``, where a compiler is found.
+        compile: Compile the functions of a gradient step, and on a CPU those that choose actions, with ``torch.compile``, where a
+            compiler is found.
         seed: Seed of all noise in training and of candidate choice in prediction.
     """
 
@@ -143,7 +144,8 @@ class EntropyDiffusionPolicy(L.LightningModule):
         for name in ("observation_dim", "action_dim"):
             self.hparams[name] = agreed_width(name, self.hparams[name], getattr(data, name, None), getattr(data, "dataset", ""))
         h: Any = self.hparams
-        dtype = hidden_dtype(h.hidden_precision, self.device if self._trainer is None else self.trainer.strategy.root_device)
+        device = self.device if self._trainer is None else self.trainer.strategy.root_device
+        dtype = hidden_dtype(h.hidden_precision, device)
         self.normalizer = ObservationNormalizer(h.observation_dim)
         self.action_scaler = ActionScaler(h.action_dim)
         if data is not None:
@@ -158,6 +160,8 @@ class EntropyDiffusionPolicy(L.LightningModule):
         self.ema_actor.prediction_error = error  # one estimate, for whichever of the two samples
         self.target_critic = copy.deepcopy(self.critic).requires_grad_(False)
         self.prepare_step(compiled=False)
+        # On a GPU, the compiled form for any number of rows is not measured.
+        self._chooser = ActionChooser(self._prepare(compiled=h.compile and device.type == "cpu", dynamic=True))
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
         """Return Adam for the critics (the one Lightning counts) and for the actor."""
@@ -183,14 +187,18 @@ class EntropyDiffusionPolicy(L.LightningModule):
 
     def prepare_step(self, compiled: bool) -> None:
         """Choose whether the pure functions of a gradient step are compiled for this module's device."""
-
-        def prepare(function: Callable[P, R]) -> Callable[P, R]:
-            return compile_or_eager(function, self.device) if compiled else function
-
         names = ("bc_loss", "eta", "entropy", "q_aggregation", "lcb_coef", "discount", "backup_choice")
         options = ObjectiveOptions(**{n: self.hparams[n] for n in names}, num_backup_actions=self.num_backup_actions)
         networks = Networks(self.normalizer, self.actor, self.ema_actor, self.critic, self.target_critic)
-        self.objectives = Objectives(networks, options, self.entropy_coef, prepare)
+        self.objectives = Objectives(networks, options, self.entropy_coef, self._prepare(compiled, dynamic=False))
+
+    def _prepare(self, compiled: bool, dynamic: bool) -> Callable[[Callable[P, R]], Callable[P, R]]:
+        """Return a function that compiles others for this module's device, or leaves them as they are."""
+
+        def prepare(function: Callable[P, R]) -> Callable[P, R]:
+            return compile_or_eager(function, self.device, dynamic) if compiled else function
+
+        return prepare
 
     def entropy_coef(self, observation: Tensor) -> Tensor:
         """Return alpha: one scalar, or per normalised observation (states, observation_dim) if it is tuned so: (states,)."""
@@ -298,7 +306,7 @@ class EntropyDiffusionPolicy(L.LightningModule):
         uniform = torch.stack([torch.rand(count, generator=g) for g in generators]).to(self.device)
         state = self.normalizer(observation.to(self.device))
         choice = Choice(count, self.candidate_temperature, self.q_aggregation, self.lcb_coef)
-        action = choose_actions(self.actor, self.target_critic, state, normal, uniform, choice)
+        action = self._chooser.choose(self.actor, self.target_critic, state, normal, uniform, choice)
         in_units: Tensor = self.action_scaler(action)
         return in_units
 

@@ -2,13 +2,19 @@ import copy
 
 import pytest
 import torch
+from torch._dynamo.utils import counters
 
 from edp_lightning import acting
-from edp_lightning.acting import Choice, choose_actions, ensemble_values
+from edp_lightning.acting import ActionChooser, Choice
+from edp_lightning.compilation import compile_or_eager
+from edp_lightning.critic_passes import values_in_chunks, values_pass
 from edp_lightning.diffusion import MeanRevertingSDE
 from edp_lightning.losses import aggregate_q
 from edp_lightning.networks import NoiseNetwork, QEnsemble
 from edp_lightning.policy import DiffusionPolicy, choose_candidate
+
+
+EAGER = ActionChooser(lambda function: function)
 
 
 @pytest.fixture
@@ -28,7 +34,10 @@ def test_values_are_those_of_the_ensemble(networks, dtype):
     observation, action = torch.randn(40, 3), torch.rand(40, 2)
     expected = critic(observation, action)
     torch.testing.assert_close(
-        ensemble_values(critic, observation, action), expected, rtol=1e-5, atol=1e-5 if dtype == torch.float32 else 0.1
+        values_in_chunks(values_pass, critic, torch.cat([observation, action], dim=-1)),
+        expected,
+        rtol=1e-5,
+        atol=1e-5 if dtype == torch.float32 else 0.1,
     )
 
 
@@ -37,7 +46,7 @@ def test_blocks_choose_what_one_pass_chooses(networks, temperature, monkeypatch)
     actor, critic = networks
     observation, normal, uniform = torch.randn(11, 3), torch.randn(4, 11, 6, 2), torch.rand(11, 6)
     monkeypatch.setattr(acting, "BLOCK_ROWS", 20)  # three observations of six candidates
-    found = choose_actions(actor, critic, observation, normal, uniform, Choice(6, temperature, "lcb", 4.0))
+    found = EAGER.choose(actor, critic, observation, normal, uniform, Choice(6, temperature, "lcb", 4.0))
     with torch.no_grad():
         for row in range(11):
             state = observation[row].expand(6, -1)
@@ -51,6 +60,28 @@ def test_one_candidate_asks_no_critic(networks):
     actor, critic = copy.deepcopy(networks)
     critic.hidden = None
     noise = torch.randn(4, 7, 1, 2)
-    action = choose_actions(actor, critic, torch.zeros(7, 3), noise, torch.rand(7, 1), Choice(1, 1.0, "lcb", 4.0))
+    action = EAGER.choose(actor, critic, torch.zeros(7, 3), noise, torch.rand(7, 1), Choice(1, 1.0, "lcb", 4.0))
     with torch.no_grad():
         torch.testing.assert_close(action, actor.sample(torch.zeros(7, 3), noise[:, :, 0]).clamp(-1, 1))
+
+
+def test_compiled_once_it_chooses_the_same_for_any_number_of_rows(networks):
+    calls = []
+
+    def prepare(function):
+        compiled = compile_or_eager(function, torch.device("cpu"), dynamic=True)
+        return lambda *arguments: calls.append(function) or compiled(*arguments)
+
+    actor, critic = networks
+    observation, normal, uniform = torch.randn(11, 3), torch.randn(4, 11, 6, 2), torch.rand(11, 6)
+    chooser, choice = ActionChooser(prepare), Choice(6, 0.0, "lcb", 4.0)
+    expected = EAGER.choose(actor, critic, observation, normal, uniform, choice)
+    together = chooser.choose(actor, critic, observation, normal, uniform, choice)
+    torch.testing.assert_close(together, expected, atol=1e-5, rtol=1e-5)
+    compiled_already = counters["stats"]["unique_graphs"]
+    for first, last in ((0, 2), (2, 7), (7, 11)):
+        rows = slice(first, last)
+        part = chooser.choose(actor, critic, observation[rows], normal[:, rows], uniform[rows], choice)
+        torch.testing.assert_close(part, together[rows], atol=1e-5, rtol=1e-5)
+    assert counters["stats"]["unique_graphs"] == compiled_already
+    assert len(calls) == 4 * (4 + 1)  # four steps of the chain and one chunk of critics, each time

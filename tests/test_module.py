@@ -190,11 +190,12 @@ def test_behaviour_cloning_learns_a_conditional_action():
 def test_candidates_choose_what_the_target_critics_prefer():
     module = build(num_candidates=200, candidate_temperature=0.0)
 
-    class PreferHigh(torch.nn.Module):
-        def forward(self, observation, action):
-            return action[:, 0].expand(4, -1)
-
-    module.target_critic = PreferHigh()
+    with torch.no_grad():
+        for parameter in module.target_critic.parameters():
+            parameter.zero_()
+        for layer, row in zip([*module.target_critic.hidden, module.target_critic.output], (3, 0, 0), strict=True):
+            layer.bias.fill_(2.0)  # where Mish rises, so Q rises with the first action, which follows three observations
+            layer.weight[:, row, 0] = 1.0
     generators = [torch.Generator().manual_seed(i) for i in range(8)]
     best = module.act(torch.randn(8, 3), generators)
     module.num_candidates = 1
