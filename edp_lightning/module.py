@@ -74,8 +74,8 @@ class EntropyDiffusionPolicy(L.LightningModule):
         gradient_clip_val: Bound on the joint gradient norm of the critics, and of the actor; null for none.
         hidden_precision: Precision of the hidden layers' products; heads, losses and optimizers are float32. ``auto`` is
             ``bfloat16`` where the device multiplies in it much faster, and ``float32`` elsewhere.
-        compile: Compile the functions of a gradient step, and on a CPU those that choose actions, with ``torch.compile``, where a
-            compiler is found.
+        compile: Compile the functions of a gradient step, and on a CPU those that choose actions, with ``torch.compile``, where
+            a compiler is found.
         seed: Seed of all noise in training and of candidate choice in prediction.
     """
 
