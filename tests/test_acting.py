@@ -13,7 +13,6 @@ from edp_lightning.losses import aggregate_q
 from edp_lightning.networks import NoiseNetwork, QEnsemble
 from edp_lightning.policy import DiffusionPolicy, choose_candidate
 
-
 EAGER = ActionChooser(lambda function: function)
 
 
