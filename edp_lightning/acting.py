@@ -8,7 +8,7 @@ from torch import Tensor
 
 from edp_lightning.critic_passes import Layers, values_in_chunks, values_pass
 from edp_lightning.losses import QAggregation, aggregate_q
-from edp_lightning.networks import NoiseNetwork, QEnsemble
+from edp_lightning.networks import QEnsemble
 from edp_lightning.policy import DiffusionPolicy, PredictNoise, call_network, choose_candidate
 
 BLOCK_ROWS = 1000
@@ -31,12 +31,8 @@ class Choice(NamedTuple):
     lcb_coef: float
 
 
-# Code of their own for what a gradient step compiles too: a compiler keeps its results by code, and a step must not meet
-# those for any number of rows after an evaluation, or a resumed run would differ in the last digits.
-def _predict_noise(network: NoiseNetwork, noisy: Tensor, t: Tensor, observation: Tensor) -> Tensor:
-    return call_network(network, noisy, t, observation)
-
-
+# Code of its own for what a gradient step compiles too: a compiler keeps its results by code, and a step must not meet those
+# for any number of rows after an evaluation, or a resumed run would differ in the last digits.
 def _values(layers: Layers, inputs: Tensor, dtype: torch.dtype) -> Tensor:
     return values_pass(layers, inputs, dtype)
 
@@ -50,7 +46,7 @@ class ActionChooser:
     """
 
     def __init__(self, prepare: Callable[[Any], Any]) -> None:
-        self._predict_noise: PredictNoise = prepare(_predict_noise)
+        self._predict_noise: PredictNoise = prepare(call_network)
         self._values: Callable[..., Tensor] = prepare(_values)
 
     @torch.no_grad()
