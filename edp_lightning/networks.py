@@ -113,18 +113,22 @@ class NoiseNetwork(nn.Module):
 
         Args:
             noisy: Noisy actions a^t, shape (batch, action_dim).
-            t: Diffusion times 1..T, long, shape (batch,).
+            t: Diffusion times 1..T, long, shape (batch,); or (1,), one for all rows.
             observation: Observations, shape (batch, observation_dim).
 
         Returns:
             Noise estimates, shape (batch, action_dim), float32.
         """
-        x = torch.cat([noisy, self.time_embedding(t), observation], dim=-1).to(self.hidden_dtype)
+        x = self.inputs(noisy, t, observation).to(self.hidden_dtype)
         for layer in self.hidden:
             assert isinstance(layer, nn.Linear)
             x = mish(F.linear(x, layer.weight.to(x.dtype), layer.bias.to(x.dtype)))
         predicted: Tensor = self.output(x.float())
         return predicted
+
+    def inputs(self, noisy: Tensor, t: Tensor, observation: Tensor) -> Tensor:
+        """Return what the first hidden layer sees, float32; arguments as of ``forward``."""
+        return torch.cat([noisy, self.time_embedding(t).expand(len(noisy), -1), observation], dim=-1)
 
 
 class CoefficientNetwork(nn.Module):

@@ -19,6 +19,7 @@ from edp_lightning.losses import (
     max_over_actions,
     td_target,
 )
+from edp_lightning.native.perceptrons import Forward
 from edp_lightning.networks import QEnsemble
 from edp_lightning.noise import StepNoise
 from edp_lightning.policy import UNIT_OF_ENTROPY, BehaviorLoss, DiffusionPolicy, EntropyEstimator
@@ -58,6 +59,7 @@ class Objectives:
         options: What to compute.
         entropy_coef: Maps normalised observations (states, observation_dim) to the entropy coefficient, scalar or (states,).
         prepare: Wraps each pure function once, for example with ``compile_or_eager``.
+        forward: Computes the critics' values of next actions, if there is such a pass.
     """
 
     def __init__(
@@ -66,11 +68,12 @@ class Objectives:
         options: ObjectiveOptions,
         entropy_coef: Callable[[Tensor], Tensor],
         prepare: Callable[[Any], Any],
+        forward: Forward | None = None,
     ) -> None:
         self.networks = networks
         self.options = options
         self.entropy_coef = entropy_coef
-        self._passes = CriticPasses(prepare)
+        self._passes = CriticPasses(prepare, forward)
         self._sample_inputs: Callable[..., tuple[Tensor, Tensor]] = prepare(self.sample_inputs)
         self._predict_clean: Callable[..., tuple[Tensor, Tensor, Tensor]] = prepare(self.predict_clean)
         self._judge_clean: Callable[..., tuple[Tensor, Tensor, Tensor, Tensor]] = prepare(self.judge_clean)

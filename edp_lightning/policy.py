@@ -31,14 +31,8 @@ def entropy_draws(estimator: EntropyEstimator, num_diffusion_steps: int) -> int:
     return {"none": 0, "reference": 1, "bridge": 2, "path": num_diffusion_steps}[estimator]
 
 
-PredictNoise = Callable[[NoiseNetwork, Tensor, Tensor, Tensor], Tensor]
-"""(network, noisy actions, times, observations) -> noise estimates, as ``NoiseNetwork.forward``."""
-
-
-def call_network(network: NoiseNetwork, noisy: Tensor, t: Tensor, observation: Tensor) -> Tensor:
-    """Return ``network(noisy, t, observation)``."""
-    predicted: Tensor = network(noisy, t, observation)
-    return predicted
+PredictNoise = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""(noisy actions (batch, action_dim), their one time (1,), observations) -> noise estimates, as ``NoiseNetwork.forward``."""
 
 
 class DiffusionPolicy(nn.Module):
@@ -72,23 +66,24 @@ class DiffusionPolicy(nn.Module):
         """Noise draws per action that :meth:`sample` uses."""
         return self.sde.num_steps + (self.prediction_error is not None)
 
-    def sample(self, observation: Tensor, noise: Tensor, predict_noise: PredictNoise = call_network) -> Tensor:
+    def sample(self, observation: Tensor, noise: Tensor, predict_noise: PredictNoise | None = None) -> Tensor:
         """Draw actions by running the reverse chain from a^T to a^0.
 
         Args:
             observation: Observations, shape (batch, observation_dim).
             noise: Standard normal draws for a^T and for the steps T..2, and t = 1 if that has a variance, shape (num_draws,
                 batch, action_dim).
-            predict_noise: Calls the network; another one than the default may be a compiled form of it.
+            predict_noise: Another form of the network, for example a compiled one.
 
         Returns:
             Actions in [-1, 1], shape (batch, action_dim). The end of the chain is clipped whatever ``clip_start`` says.
         """
+        predict = predict_noise or self.network
         current = noise[0]
         open_variance = None if self.prediction_error is None else self.prediction_error()
         for time in range(self.sde.num_steps, 0, -1):
-            t = torch.full((len(current),), time, dtype=torch.long, device=current.device)
-            clean = self.predict_clean(current, t, predict_noise(self.network, current, t, observation))
+            t = torch.full((1,), time, dtype=torch.long, device=current.device)  # one time for all rows: embedded once
+            clean = self.predict_clean(current, t, predict(current, t, observation))
             if time == 1 and open_variance is None:
                 current = clean
                 break

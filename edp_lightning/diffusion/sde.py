@@ -1,7 +1,7 @@
 """The mean-reverting SDE da = -theta_t a dt + sqrt(2 theta_t) dw on actions in T steps (arXiv 2402.04080, section 3).
 
 Its stationary law is N(0, I). Times are ``t = 1..T`` as in the paper, with ``t = 0`` the clean action; every method takes t
-as a long tensor of shape (batch,), so one call may mix times.
+as a long tensor of shape (batch,), so one call may mix times, or of shape (1,) for all rows.
 """
 
 from typing import NamedTuple
