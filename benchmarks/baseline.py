@@ -37,7 +37,7 @@ class PlainNoiseNetwork(nn.Module):
 
     def forward(self, noisy: Tensor, t: Tensor, observation: Tensor) -> Tensor:
         half = torch.exp(-torch.arange(8, device=t.device) * (torch.log(torch.tensor(10000.0)) / 7).to(t.device))
-        angles = (t - 1)[:, None] * half[None, :]
+        angles = (t.expand(len(noisy)) - 1)[:, None] * half[None, :]  # row by row, as the released code does
         embedded = self.time(torch.cat([angles.sin(), angles.cos()], dim=-1))
         return self.body(torch.cat([noisy, embedded, observation], dim=1))
 

@@ -72,7 +72,7 @@ class ActionChooser:
     ) -> Tensor:
         """Return one action in [-1, 1] per observation, shape (batch, action_dim).
 
-        On a CPU the observations are worked off in blocks; a row's action does not depend on the others beside it.
+        On a CPU without a fused pass the observations are worked off in blocks; a row's action does not depend on the others beside it.
 
         Args:
             actor: The policy.
@@ -83,7 +83,9 @@ class ActionChooser:
             choice: How to choose.
         """
         count = choice.num_candidates
-        size = max(1, BLOCK_ROWS // count) if observation.device.type == "cpu" else len(observation)
+        # A fused pass and a GPU take everything at once.
+        in_blocks = observation.device.type == "cpu" and self._forward is None
+        size = max(1, BLOCK_ROWS // count) if in_blocks else len(observation)
         predict_noise = self._predict_noise(actor.network)
         blocks = []
         parts = torch.split(observation, size), torch.split(normal, size, dim=1), torch.split(uniform, size)

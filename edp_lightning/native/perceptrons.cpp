@@ -90,10 +90,13 @@ inline float dot(const float* activated, const float* weight) {
 inline void add_products(const float* activated, const float* weight, int64_t num_outputs, float* outputs) {
   const int64_t stride = head_stride(num_outputs);
   for (int64_t o = 0; o < num_outputs; o += LANES) {
-    float sums[LANES] = {};
-    for (int64_t c = 0; c < BLOCK; c++)
-      for (int64_t lane = 0; lane < LANES; lane++) sums[lane] += activated[c] * weight[c * stride + o + lane];
-    for (int64_t lane = 0; lane < std::min(LANES, num_outputs - o); lane++) outputs[o + lane] += sums[lane];
+    __m512 sums[4] = {};  // that do not wait for each other
+    for (int64_t c = 0; c < BLOCK; c += 4)
+      for (int64_t i = 0; i < 4; i++)
+        sums[i] = _mm512_fmadd_ps(_mm512_set1_ps(activated[c + i]), _mm512_load_ps(weight + (c + i) * stride + o), sums[i]);
+    const __m512 sum = _mm512_add_ps(_mm512_add_ps(sums[0], sums[1]), _mm512_add_ps(sums[2], sums[3]));
+    const __mmask16 given = num_outputs - o < LANES ? (1 << (num_outputs - o)) - 1 : 0xffff;
+    _mm512_mask_storeu_ps(outputs + o, given, _mm512_add_ps(_mm512_maskz_loadu_ps(given, outputs + o), sum));
   }
 }
 
