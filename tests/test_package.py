@@ -21,7 +21,8 @@ def test_wheel_works_beside_a_users_own_callbacks_folder(tmp_path):
     (wheel,) = (tmp_path / "dist").glob("*.whl")
     site = tmp_path / "site"
     zipfile.ZipFile(wheel).extractall(site)
-    assert (site / "edp_lightning" / "py.typed").is_file()
+    for path in ("py.typed", "native/perceptrons.cpp"):
+        assert (site / "edp_lightning" / path).is_file()
     assert not (site / "tests").exists()
     work = tmp_path / "work"
     (work / "callbacks").mkdir(parents=True)

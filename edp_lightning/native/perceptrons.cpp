@@ -52,7 +52,7 @@ uint32_t rounded(float value) { return bits(value) + 0x8000; }
 // Mish to a relative error of 4e-6. With n = e^x it is x (n^2 + 2n) / (n^2 + 2n + 2). Of x log2(e) the integer part becomes the
 // exponent of n, 2 to the rest is a polynomial (least largest relative error on [-1/2, 1/2]).
 inline float mish(float x) {
-  const float y = std::max(std::min(x * 1.44269504f, 20.0f), -100.0f);  // beyond, x (1 - 2^-39) and -x 2^-99
+  const float y = std::max(std::min(x * 1.44269504f, 20.0f), -125.0f);  // beyond, mish(x) is x or 0 in float32
   const float shifted = y + 12582912.0f;  // 1.5 * 2^23: what is left of y is rounded to an integer
   const float rest = y - (shifted - 12582912.0f);
   float power = 9.570101968e-03f;

@@ -1,0 +1,178 @@
+"""The fused forward pass against the same arithmetic in float64, and what happens where it cannot be built."""
+
+import ctypes
+import subprocess
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from edp_lightning.acting import ActionChooser, Choice
+from edp_lightning.diffusion import MeanRevertingSDE
+from edp_lightning.module import EntropyDiffusionPolicy
+from edp_lightning.native import perceptrons
+from edp_lightning.native.library import BuildError, load_library
+from edp_lightning.native.perceptrons import fused_forward, has_amx
+from edp_lightning.networks import NoiseNetwork, QEnsemble
+from edp_lightning.policy import DiffusionPolicy
+
+needs_amx = pytest.mark.skipif(not has_amx(), reason="needs a processor with AMX")
+
+
+def layers(members, widths):
+    weights = [torch.randn(members, a, b) / a**0.5 for a, b in zip(widths, widths[1:], strict=False)]
+    return weights, [torch.randn(members, 1, b) for b in widths[1:]]
+
+
+def exact(rows, weights, biases):
+    """Return (outputs in float64, sum of the absolute products in the output layer): the scale of rounding errors."""
+    x = rows.double().expand(len(weights[0]), -1, -1)
+    for weight, bias in zip(weights[:-1], biases[:-1], strict=True):
+        x = F.mish(x @ weight.double() + bias.double())
+    return x @ weights[-1].double() + biases[-1].double(), x.abs() @ weights[-1].double().abs()
+
+
+@needs_amx
+@pytest.mark.parametrize("threads", [1, 2, 3])
+@pytest.mark.parametrize(
+    ("members", "rows", "widths"),
+    [
+        (10, 50, [37, 256, 256, 256, 1]),
+        (1, 130, [53, 256, 256, 256, 8]),
+        (3, 33, [5, 16, 16, 1]),
+        (2, 1, [1, 1, 1]),
+        (5, 300, [40, 33, 70, 15, 17]),
+        (1, 7, [64, 32, 40]),
+        (2, 0, [3, 16, 1]),
+    ],
+)
+def test_it_is_the_network_up_to_bfloat16(members, rows, widths, threads):
+    torch.manual_seed(0)
+    torch.set_num_threads(threads)
+    weights, biases = layers(members, widths)
+    inputs = torch.randn(rows, widths[0])
+    found = fused_forward()(inputs, weights, biases)
+    expected, scale = exact(inputs, weights, biases)
+    assert found.shape == (members, rows, widths[-1])
+    assert ((found - expected).abs() <= 0.02 * scale + 1e-6).all()
+    torch.set_num_threads(1)
+    assert torch.equal(found, fused_forward()(inputs, weights, biases))  # threads do not change a bit
+
+
+@needs_amx
+def test_mish_is_accurate_over_its_whole_range():
+    values = torch.cat([torch.linspace(-90, 90, 4001), torch.tensor([-1e25, -1e4, 1e4, 1e30])]).bfloat16().float()
+    one = [torch.ones(1, 1, 1)] * 2  # one unit that passes its input on
+    found = fused_forward()(values[:, None], one, [torch.zeros(1, 1, 1)] * 2).flatten()
+    torch.testing.assert_close(found.double(), F.mish(values.double()), rtol=1e-5, atol=1e-9)
+
+
+@needs_amx
+def test_a_row_does_not_depend_on_the_others():
+    torch.manual_seed(0)
+    weights, biases = layers(3, [5, 40, 40, 1])
+    inputs = torch.randn(200, 5)
+    together = fused_forward()(inputs, weights, biases)
+    assert torch.equal(together[:, 77:131], fused_forward()(inputs[77:131], weights, biases))
+
+
+@needs_amx
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_what_is_not_finite_stays_so(bad):
+    weights, biases = layers(2, [5, 40, 40, 1])
+    inputs = torch.randn(40, 5)
+    weights[1][1, 3, 7] = bad
+    found = fused_forward()(inputs, weights, biases)
+    assert found[0].isfinite().all()
+    assert not found[1].isfinite().any()
+
+
+@needs_amx
+def test_other_tensors_are_refused():
+    weights, biases = layers(1, [3, 16, 1])
+    with pytest.raises(TypeError, match="float32 tensors on a CPU"):
+        fused_forward()(torch.zeros(2, 3, dtype=torch.float64), weights, biases)
+
+
+@needs_amx
+def test_actions_are_chosen_with_it():
+    torch.manual_seed(0)
+    actor = DiffusionPolicy(NoiseNetwork(3, 2, [16, 16], torch.bfloat16), MeanRevertingSDE(4))
+    critic = QEnsemble(3, 2, 5, [16, 16], torch.bfloat16)
+    for parameter in critic.parameters():
+        torch.nn.init.normal_(parameter, std=0.5)
+    calls = []
+
+    def counted(*arguments):
+        calls.append(len(arguments[0]))
+        return fused_forward()(*arguments)
+
+    arguments = actor, critic, torch.randn(11, 3), torch.randn(4, 11, 6, 2), torch.rand(11, 6), Choice(6, 0.0, "lcb", 1.0)
+    found = ActionChooser(lambda function: function, counted).choose(*arguments)
+    assert calls == [66] * 5  # four steps of the chain and the critics
+    usual = ActionChooser(lambda function: function).choose(*arguments)
+    close = (found - usual).abs().amax(-1) < 0.02
+    assert close.float().mean() > 0.7  # where two candidates are nearly equal, rounding decides
+
+
+def test_only_compiled_bfloat16_asks_for_it(monkeypatch):
+    asked = []
+    monkeypatch.setattr("edp_lightning.module.fused_forward", lambda: asked.append(True))
+    for compiled, precision in ((False, "bfloat16"), (True, "float32"), (True, "bfloat16")):
+        module = EntropyDiffusionPolicy(3, 2, num_critics=2, hidden_dims=[8], hidden_precision=precision, compile=compiled)
+        module.configure_model()
+        assert bool(asked) == (compiled and precision == "bfloat16")
+
+
+@pytest.fixture
+def source(tmp_path) -> Path:
+    path = tmp_path / "seven.cpp"
+    path.write_text('extern "C" int seven() { return SEVEN; }\n')
+    return path
+
+
+def test_a_library_is_built_once_and_again_when_anything_changes(source, tmp_path, monkeypatch):
+    folder = tmp_path / "cache"
+    assert load_library(source, ["-DSEVEN=7"], folder).seven() == 7
+    monkeypatch.setattr(subprocess, "run", None)
+    assert load_library(source, ["-DSEVEN=7"], folder).seven() == 7
+    monkeypatch.undo()
+    assert load_library(source, ["-DSEVEN=8"], folder).seven() == 8
+    assert sorted(path.suffix for path in folder.iterdir()) == [".so", ".so"]
+
+
+def test_a_library_that_cannot_be_built_says_why(source, tmp_path, monkeypatch):
+    folder = tmp_path / "cache"
+    with pytest.raises(BuildError, match="error: .*SEVEN"):
+        load_library(source, [], folder)
+    assert not list(folder.iterdir())
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(BuildError, match="no C\\+\\+ compiler 'no-such-compiler'"):
+        load_library(source, ["-DSEVEN=7"], folder)
+    monkeypatch.undo()
+    folder.rmdir()
+    folder.write_text("a file where the folder should be")
+    with pytest.raises(BuildError, match="cache"):
+        load_library(source, ["-DSEVEN=7"], folder)
+
+
+def test_without_a_library_torch_does_it_after_one_warning(monkeypatch):
+    def refuse(*_: object) -> ctypes.CDLL:
+        raise BuildError("there is no C++ compiler 'g++'")
+
+    monkeypatch.setattr(perceptrons, "has_amx", lambda: True)
+    monkeypatch.setattr(perceptrons, "load_library", refuse)
+    perceptrons._fused_forward.cache_clear()
+    try:
+        with pytest.warns(UserWarning, match="there is no C\\+\\+ compiler"):
+            assert fused_forward() is None
+        assert fused_forward() is None  # and silently from now on
+    finally:
+        perceptrons._fused_forward.cache_clear()
+
+
+def test_a_processor_without_amx_builds_nothing(monkeypatch):
+    monkeypatch.setattr(perceptrons, "has_amx", lambda: False)
+    monkeypatch.setattr(perceptrons, "load_library", None)
+    assert fused_forward() is None
