@@ -17,11 +17,11 @@ class BuildError(Exception):
 def load_library(source: Path, flags: Sequence[str], folder: Path) -> ctypes.CDLL:
     """Return the library of a C++ file, built with ``CXX`` or ``g++`` unless ``folder`` has it.
 
-    A library is named by a digest of source, compiler and flags, and renamed only when it is whole: several processes may
+    A library is named by a digest of sources, compiler and flags, and renamed only when it is whole: several processes may
     build it at the same time, and any of them may be killed.
 
     Args:
-        source: A file without dependencies beyond the standard library and OpenMP.
+        source: A file that needs nothing but the standard library, OpenMP and headers (``.h``) beside it.
         flags: Options of the compiler. They name a processor, not ``native``: a home folder may be shared by several.
         folder: Where libraries are kept.
 
@@ -30,7 +30,8 @@ def load_library(source: Path, flags: Sequence[str], folder: Path) -> ctypes.CDL
     """
     compiler = os.environ.get("CXX") or "g++"
     command = [compiler, "-O3", "-std=c++17", "-shared", "-fPIC", "-fopenmp", *flags]
-    digest = hashlib.sha256("\0".join([*command, source.read_text()]).encode()).hexdigest()[:16]
+    texts = [path.read_text() for path in (source, *sorted(source.parent.glob("*.h")))]
+    digest = hashlib.sha256("\0".join([*command, *texts]).encode()).hexdigest()[:16]
     path = folder / f"{source.stem}-{digest}.so"
     try:
         if not path.exists():
