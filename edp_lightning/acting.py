@@ -7,9 +7,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from edp_lightning.critic_passes import Layers, q_values, values_pass
+from edp_lightning.critic_passes import Layers, values_in_chunks, values_pass
+from edp_lightning.fused_networks import FusedCriticPasses, fused_noise_network
 from edp_lightning.losses import QAggregation, aggregate_q
-from edp_lightning.native.perceptrons import Forward
+from edp_lightning.native.perceptrons import FusedPerceptrons
 from edp_lightning.networks import NoiseNetwork, QEnsemble
 from edp_lightning.policy import DiffusionPolicy, PredictNoise, choose_candidate
 
@@ -44,27 +45,19 @@ def _call_network(network: NoiseNetwork, noisy: Tensor, t: Tensor, observation: 
     return predicted
 
 
-def _fused_network(network: NoiseNetwork, forward: Forward) -> PredictNoise:
-    """Return the network with its present weights, as a fused forward pass."""
-    layers = [*network.hidden, network.output]
-    weights = [layer.weight.t().unsqueeze(0).contiguous() for layer in layers]
-    biases = [layer.bias.view(1, 1, -1) for layer in layers]
-    return lambda noisy, t, observation: forward(network.inputs(noisy, t, observation), weights, biases).squeeze(0)
-
-
 class ActionChooser:
     """Samples candidates and takes one per observation. Holds no networks.
 
     Args:
         prepare: Wraps each pure function before its first use, for example with ``compile_or_eager``; the functions are called
             with any number of rows.
-        forward: Computes both networks instead on a CPU, if there is such a pass.
+        fused: Used for both networks instead, while they are on a CPU.
     """
 
-    def __init__(self, prepare: Callable[[Any], Any], forward: Forward | None = None) -> None:
+    def __init__(self, prepare: Callable[[Any], Any], fused: FusedPerceptrons | None = None) -> None:
         self._call_network: Callable[..., Tensor] = prepare(_call_network)
-        self._forward = forward
-        self._values = q_values(prepare(_values), forward)
+        self._values: Callable[..., Tensor] = prepare(_values)
+        self._fused = fused
 
     @torch.no_grad()
     def choose(
@@ -72,7 +65,7 @@ class ActionChooser:
     ) -> Tensor:
         """Return one action in [-1, 1] per observation, shape (batch, action_dim).
 
-        On a CPU without a fused pass the observations are worked off in blocks; a row's action does not depend on the others beside it.
+        On a CPU, unless a pass is fused, observations are worked off in blocks; a row's action does not depend on the others.
 
         Args:
             actor: The policy.
@@ -83,24 +76,22 @@ class ActionChooser:
             choice: How to choose.
         """
         count = choice.num_candidates
-        # A fused pass and a GPU take everything at once.
-        in_blocks = observation.device.type == "cpu" and self._forward is None
+        fused = self._fused if observation.device.type == "cpu" else None  # a module may have moved since
+        in_blocks = observation.device.type == "cpu" and fused is None
         size = max(1, BLOCK_ROWS // count) if in_blocks else len(observation)
-        predict_noise = self._predict_noise(actor.network)
+        predict_noise: PredictNoise = partial(self._call_network, actor.network)
+        q_values: Callable[[QEnsemble, Tensor], Tensor] = partial(values_in_chunks, self._values)
+        if fused is not None:
+            predict_noise, q_values = fused_noise_network(actor.network, fused), FusedCriticPasses(fused).values
         blocks = []
         parts = torch.split(observation, size), torch.split(normal, size, dim=1), torch.split(uniform, size)
         for state, noise, draws in zip(*parts, strict=True):
             state = state.repeat_interleave(count, dim=0)
             action = actor.sample(state, noise.flatten(1, 2), predict_noise).clamp(-1.0, 1.0)
             if count > 1:
-                q = self._values(critic, torch.cat([state, action], dim=-1))
+                q = q_values(critic, torch.cat([state, action], dim=-1))
                 values = aggregate_q(q, choice.aggregation, choice.lcb_coef).view(-1, count)
                 chosen = choose_candidate(values, choice.temperature, draws)
                 action = action.view(len(chosen), count, -1)[torch.arange(len(chosen), device=action.device), chosen]
             blocks.append(action)
         return torch.cat(blocks)
-
-    def _predict_noise(self, network: NoiseNetwork) -> PredictNoise:
-        if self._forward is not None and network.output.weight.device.type == "cpu":  # a module may have moved since
-            return _fused_network(network, self._forward)
-        return partial(self._call_network, network)

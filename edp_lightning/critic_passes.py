@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from edp_lightning.native.perceptrons import Forward
 from edp_lightning.networks import QEnsemble, mish, mish_with_derivative
 
 CHUNK_BYTES = 1 << 20
@@ -133,18 +132,17 @@ class CriticPasses:
 
     Args:
         prepare: Wraps each pass before its first use, for example with ``compile_or_eager``.
-        forward: Computes values, if there is such a pass.
     """
 
-    def __init__(self, prepare: Callable[[Any], Any], forward: Forward | None = None) -> None:
-        self._values = q_values(prepare(values_pass), forward)
+    def __init__(self, prepare: Callable[[Any], Any]) -> None:
+        self._values: Callable[..., Tensor] = prepare(values_pass)
         self._td: Callable[..., tuple[Tensor, ...]] = prepare(td_pass)
         self._action: Callable[..., tuple[Tensor, Tensor]] = prepare(action_pass)
 
     @torch.no_grad()
     def values(self, critic: QEnsemble, inputs: Tensor) -> Tensor:
         """Return Q-values (num_critics, rows) of ``inputs`` (rows, observation_dim + action_dim)."""
-        return self._values(critic, inputs)
+        return values_in_chunks(self._values, critic, inputs)
 
     @torch.no_grad()
     def td_gradients(self, critic: QEnsemble, inputs: Tensor, target: Tensor) -> TDGradients:
@@ -172,21 +170,9 @@ class CriticPasses:
         return torch.cat([q for q, _ in parts]), torch.cat([derivative for _, derivative in parts])
 
 
-def q_values(values: Callable[..., Tensor], forward: Forward | None) -> Callable[[QEnsemble, Tensor], Tensor]:
-    """Return a function from critics and ``inputs`` to their Q-values (num_critics, rows), float32.
-
-    Args:
-        values: ``values_pass``, maybe compiled, for a few critics at a time.
-        forward: Used instead on a CPU, if there is one, for all critics together.
-    """
-
-    def of_all(critic: QEnsemble, inputs: Tensor) -> Tensor:
-        if forward is not None and inputs.device.type == "cpu":  # a module may have moved since
-            modules = [*critic.hidden, critic.output]
-            return forward(inputs, [module.weight for module in modules], [module.bias for module in modules]).squeeze(-1)
-        return torch.cat([values(layers, inputs, critic.hidden_dtype) for layers in _chunks(critic, len(inputs))])
-
-    return of_all
+def values_in_chunks(values: Callable[..., Tensor], critic: QEnsemble, inputs: Tensor) -> Tensor:
+    """Return Q-values (num_critics, rows) of ``inputs``, with ``values`` (``values_pass``, maybe compiled) for some critics."""
+    return torch.cat([values(layers, inputs, critic.hidden_dtype) for layers in _chunks(critic, len(inputs))])
 
 
 def chunk_sizes(num_critics: int, rows: int, width: int, dtype: torch.dtype, device: torch.device) -> list[int]:

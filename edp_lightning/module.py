@@ -21,7 +21,7 @@ from edp_lightning.losses import (
     actor_loss,
     normalized,
 )
-from edp_lightning.native.perceptrons import Forward, fused_forward
+from edp_lightning.native.perceptrons import FusedPerceptrons, fused_perceptrons
 from edp_lightning.networks import NoiseNetwork, QEnsemble
 from edp_lightning.noise import NoiseSource
 from edp_lightning.objectives import Networks, ObjectiveOptions, Objectives
@@ -163,7 +163,7 @@ class EntropyDiffusionPolicy(L.LightningModule):
         self.prepare_step(compiled=False)
         # On a GPU, the compiled form for any number of rows is not measured.
         compiled = h.compile and device.type == "cpu"
-        self._chooser = ActionChooser(self._prepare(compiled, dynamic=True), self._forward(compiled))
+        self._chooser = ActionChooser(self._prepare(compiled, dynamic=True), self._fused(compiled))
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
         """Return Adam for the critics (the one Lightning counts) and for the actor."""
@@ -192,8 +192,8 @@ class EntropyDiffusionPolicy(L.LightningModule):
         names = ("bc_loss", "eta", "entropy", "q_aggregation", "lcb_coef", "discount", "backup_choice")
         options = ObjectiveOptions(**{n: self.hparams[n] for n in names}, num_backup_actions=self.num_backup_actions)
         networks = Networks(self.normalizer, self.actor, self.ema_actor, self.critic, self.target_critic)
-        prepare, forward = self._prepare(compiled, dynamic=False), self._forward(compiled)
-        self.objectives = Objectives(networks, options, self.entropy_coef, prepare, forward)
+        prepare, fused = self._prepare(compiled, dynamic=False), self._fused(compiled)
+        self.objectives = Objectives(networks, options, self.entropy_coef, prepare, fused)
 
     def _prepare(self, compiled: bool, dynamic: bool) -> Callable[[Callable[P, R]], Callable[P, R]]:
         """Return a function that compiles others for this module's device, or leaves them as they are."""
@@ -203,10 +203,10 @@ class EntropyDiffusionPolicy(L.LightningModule):
 
         return prepare
 
-    def _forward(self, compiled: bool) -> Forward | None:
-        """Return the forward pass made for this machine and the networks' precision, if there is one."""
+    def _fused(self, compiled: bool) -> FusedPerceptrons | None:
+        """Return the passes made for this processor and the networks' precision, if there are any."""
         on_cpu = self.device.type == "cpu"
-        return fused_forward() if compiled and on_cpu and self.critic.hidden_dtype == torch.bfloat16 else None
+        return fused_perceptrons() if compiled and on_cpu and self.critic.hidden_dtype == torch.bfloat16 else None
 
     def entropy_coef(self, observation: Tensor) -> Tensor:
         """Return alpha: one scalar, or per normalised observation (states, observation_dim) if it is tuned so: (states,)."""

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from edp_lightning.critic_passes import CriticPasses, with_action_gradient
 from edp_lightning.data.transitions import Batch
+from edp_lightning.fused_networks import FusedCriticPasses, fused_noise_network
 from edp_lightning.losses import (
     ActorTerms,
     BackupChoice,
@@ -19,7 +20,7 @@ from edp_lightning.losses import (
     max_over_actions,
     td_target,
 )
-from edp_lightning.native.perceptrons import Forward
+from edp_lightning.native.perceptrons import FusedPerceptrons
 from edp_lightning.networks import QEnsemble
 from edp_lightning.noise import StepNoise
 from edp_lightning.policy import UNIT_OF_ENTROPY, BehaviorLoss, DiffusionPolicy, EntropyEstimator
@@ -59,7 +60,7 @@ class Objectives:
         options: What to compute.
         entropy_coef: Maps normalised observations (states, observation_dim) to the entropy coefficient, scalar or (states,).
         prepare: Wraps each pure function once, for example with ``compile_or_eager``.
-        forward: Computes the critics' values of next actions, if there is such a pass.
+        fused: Used for the passes through the critics and for the sampling chain instead.
     """
 
     def __init__(
@@ -68,13 +69,16 @@ class Objectives:
         options: ObjectiveOptions,
         entropy_coef: Callable[[Tensor], Tensor],
         prepare: Callable[[Any], Any],
-        forward: Forward | None = None,
+        fused: FusedPerceptrons | None = None,
     ) -> None:
         self.networks = networks
         self.options = options
         self.entropy_coef = entropy_coef
-        self._passes = CriticPasses(prepare, forward)
-        self._sample_inputs: Callable[..., tuple[Tensor, Tensor]] = prepare(self.sample_inputs)
+        self._fused = fused
+        self._passes = CriticPasses(prepare) if fused is None else FusedCriticPasses(fused)
+        # A fused pass cannot be compiled into another function.
+        sample_inputs = prepare(self.sample_inputs) if fused is None else self.sample_inputs
+        self._sample_inputs: Callable[..., tuple[Tensor, Tensor]] = sample_inputs
         self._predict_clean: Callable[..., tuple[Tensor, Tensor, Tensor]] = prepare(self.predict_clean)
         self._judge_clean: Callable[..., tuple[Tensor, Tensor, Tensor, Tensor]] = prepare(self.judge_clean)
 
@@ -101,7 +105,8 @@ class Objectives:
         n = self.networks
         next_observation = n.normalizer(batch.next_observation)
         next_observation = next_observation.repeat_interleave(self.options.num_backup_actions, dim=0)
-        next_action = n.ema_actor.sample(next_observation, noise.next_action)
+        fused = None if self._fused is None else fused_noise_network(n.ema_actor.network, self._fused)
+        next_action = n.ema_actor.sample(next_observation, noise.next_action, fused)
         inputs = torch.cat([n.normalizer(batch.observation), batch.action], dim=-1)
         return inputs, torch.cat([next_observation, next_action], dim=-1)
 

@@ -7,7 +7,7 @@ from torch._dynamo.utils import counters
 from edp_lightning import acting
 from edp_lightning.acting import ActionChooser, Choice
 from edp_lightning.compilation import compile_or_eager
-from edp_lightning.critic_passes import q_values, values_pass
+from edp_lightning.critic_passes import values_in_chunks, values_pass
 from edp_lightning.diffusion import MeanRevertingSDE
 from edp_lightning.losses import aggregate_q
 from edp_lightning.networks import NoiseNetwork, QEnsemble
@@ -33,7 +33,7 @@ def test_values_are_those_of_the_ensemble(networks, dtype):
     observation, action = torch.randn(40, 3), torch.rand(40, 2)
     expected = critic(observation, action)
     torch.testing.assert_close(
-        q_values(values_pass, None)(critic, torch.cat([observation, action], dim=-1)),
+        values_in_chunks(values_pass, critic, torch.cat([observation, action], dim=-1)),
         expected,
         rtol=1e-5,
         atol=1e-5 if dtype == torch.float32 else 0.1,

@@ -10,6 +10,7 @@ from edp_lightning.data.transitions import Batch
 from edp_lightning.errors import UserError
 from edp_lightning.losses import aggregate_q, max_over_actions, normalized, td_target
 from edp_lightning.module import EntropyDiffusionPolicy
+from edp_lightning.native.perceptrons import has_amx
 from edp_lightning.networks import CoefficientNetwork
 from edp_lightning.noise import NoiseSource
 from edp_lightning.optimization import apply_gradients, loss_gradients
@@ -68,22 +69,27 @@ ERRORS = {"float32": (1e-6, 2e-6, 2e-6), "bfloat16": (5e-3, 1e-2, 5e-2)}
 
 
 @pytest.mark.parametrize(
-    ("precision", "compiled", "aggregation"),
+    ("precision", "way", "aggregation"),
     [
-        ("float32", False, "lcb"),
-        ("float32", False, "min"),
-        ("bfloat16", False, "lcb"),
-        ("float32", True, "lcb"),
-        pytest.param("bfloat16", True, "lcb", marks=pytest.mark.slow),
+        ("float32", "eager", "lcb"),
+        ("float32", "eager", "min"),
+        ("bfloat16", "eager", "lcb"),
+        ("float32", "compiled", "lcb"),
+        pytest.param("bfloat16", "compiled", "lcb", marks=pytest.mark.slow),
+        pytest.param("bfloat16", "fused", "lcb", marks=pytest.mark.skipif(not has_amx(), reason="needs a processor with AMX")),
     ],
 )
-def test_gradients_in_chunks_equal_autograd(monkeypatch, precision, compiled, aggregation):
+def test_gradients_of_a_step_equal_autograd(monkeypatch, precision, way, aggregation):
     loss_error, critic_error, actor_error = ERRORS[precision]
     monkeypatch.setattr(critic_passes, "CHUNK_BYTES", 256 * 32 * 4)  # two chunks in bfloat16, four in float32
     options = {"entropy": "none", "max_q_backup": True, "num_backup_actions": 3, "q_aggregation": aggregation}
     exact, module = build(**options), build(hidden_precision=precision, **options)
     module.load_state_dict(exact.state_dict())
-    module.prepare_step(compiled)
+    if way == "compiled":
+        monkeypatch.setattr("edp_lightning.module.fused_perceptrons", lambda: None)
+    elif way == "fused":  # nothing else is compiled
+        monkeypatch.setattr("edp_lightning.module.compile_or_eager", lambda function, *_: function)
+    module.prepare_step(compiled=way != "eager")
     data, draws = batch(256), noise(module, 256)
     critic_loss, value_loss = autograd_terms(exact, data, draws)
     critic = module.objectives.critic_terms(data, draws)

@@ -1,1 +1,1 @@
-"""C++ for what PyTorch does not do fast enough on a CPU. Everything here has an equivalent in PyTorch that is used elsewhere."""
+"""C++ for what PyTorch does not do fast enough on a CPU. Everything here is done by PyTorch where it cannot be used."""

@@ -140,9 +140,9 @@ inline void write_panels(const float* matrix, int64_t rows, int64_t columns, uin
     }
 }
 
-// Writes columns of a matrix of floats, transposed, as tiles: padded(columns) rows of padded(rows) columns.
-// Elements of row r begin at matrix + r * stride.
-inline void write_transposed_tiles(const float* matrix, int64_t rows, int64_t columns, int64_t stride, uint16_t* tiles) {
+// Writes a matrix (rows, columns) of floats, transposed, as tiles that are `width` columns wide: padded(columns) rows of padded(rows)
+// columns. Row r begins at matrix + r * stride.
+inline void write_transposed_tiles(const float* matrix, int64_t rows, int64_t columns, int64_t stride, uint16_t* tiles, int64_t width) {
   for (int64_t r = 0; r < rows; r += BLOCK)
     for (int64_t j = 0; j < columns; j += BLOCK) {
       __m512i left[TILE], right[TILE];
@@ -157,8 +157,8 @@ inline void write_transposed_tiles(const float* matrix, int64_t rows, int64_t co
       transpose(left);
       transpose(right);
       for (int64_t i = 0; i < TILE; i++) {
-        _mm512_storeu_si512(tiles + in_tiles(j + i, r, padded(rows)), left[i]);
-        _mm512_storeu_si512(tiles + in_tiles(j + TILE + i, r, padded(rows)), right[i]);
+        _mm512_storeu_si512(tiles + in_tiles(j + i, r, width), left[i]);
+        _mm512_storeu_si512(tiles + in_tiles(j + TILE + i, r, width), right[i]);
       }
     }
 }
@@ -195,8 +195,8 @@ inline void configure_tiles() {
   _tile_loadconfig(&config);
 }
 
-// Multiplies 32 rows of tiles (32, k) and a panel (k, 32) into products (32, 32). Meanwhile, `work` is called with ranges of rows
-// that together are 0 to 32: it has the vector units for itself while the tile unit multiplies.
+// Multiplies 32 rows of tiles (32, k) and a panel (k, 32) into products (32, 32). Meanwhile, `work` is called with ranges of rows,
+// even numbers that together are 0 to 32: it has the vector units for itself while the tile unit multiplies.
 template <typename Work>
 inline void multiply(const uint16_t* tiles, const uint16_t* panel, int64_t k, float* products, const Work& work) {
   _tile_zero(0);
@@ -213,7 +213,7 @@ inline void multiply(const uint16_t* tiles, const uint16_t* panel, int64_t k, fl
     _tile_dpbf16ps(1, 4, 7);
     _tile_dpbf16ps(2, 5, 6);
     _tile_dpbf16ps(3, 5, 7);
-    work(BLOCK * step / steps, BLOCK * (step + 1) / steps);
+    work(TILE * step / steps * 2, TILE * (step + 1) / steps * 2);
   }
   _tile_stored(0, products, 2 * LINE);
   _tile_stored(1, products + TILE, 2 * LINE);

@@ -1,8 +1,10 @@
-// Values of an ensemble of perceptrons, hidden layers in bfloat16, for processors with AMX.
+// Values and gradients of an ensemble of perceptrons, hidden layers in bfloat16, for processors with AMX.
 //
 // A few rows at a time go through all layers of one member, so that weights and activations stay in the second-level cache.
 
 #include "perceptrons.h"
+
+#include "gradients.h"
 
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -104,11 +106,34 @@ void edp_forward(const float* inputs, int64_t rows, int64_t members, int64_t lay
   const int64_t width = padded(net.in());
   Buffer<uint16_t> tiles(padded(rows) * width);
   write_tiles(inputs, rows, net.in(), tiles.data());
-  for_all(net, rows, threads, [&] {
+  for_all(net, rows, equal_shares(members, threads), threads, [&] {
     return [&, worker = std::make_shared<Worker>(net)](int64_t member, int64_t begin, int64_t end) {
       worker->take(member);
       for (int64_t r = begin; r < end; r += ROWS)
         worker->run(tiles.data() + r * width, std::min(ROWS, end - r), outputs + (member * rows + r) * net.out());
+    };
+  });
+}
+// inputs: (rows, in). values: (members, rows). With targets (members, rows) the gradients of scale / 2 (value - target)^2, summed
+// over rows, by all parameters; else those of the values by the last action_dim inputs, (members, rows, action_dim).
+void edp_gradients(const float* inputs, int64_t rows, int64_t members, int64_t layers, const int64_t* widths, const float* const* weights,
+                   const float* const* biases, int64_t threads, const float* targets, float scale, float* const* weight_gradients,
+                   float* const* bias_gradients, int64_t action_dim, float* action_gradients, float* values) {
+  const Network net{members, layers, widths, weights, biases};
+  const Wanted wanted{targets, scale, weight_gradients, bias_gradients, action_dim, action_gradients, values};
+  const int64_t in = net.in(), width = padded(in);
+  Buffer<uint16_t> tiles(padded(rows) * width), transposed(padded(rows) * width);
+  write_tiles(inputs, rows, in, tiles.data());
+  for (int64_t r = 0; r < rows; r += GRADIENT_ROWS) {
+    const int64_t count = std::min(GRADIENT_ROWS, rows - r);
+    write_transposed_tiles(inputs + r * in, count, in, in, transposed.data() + r * width, padded(count));
+  }
+  const int64_t shares = wanted.parameters() ? 1 : equal_shares(members, threads);  // gradients are sums over rows
+  for_all(net, rows, shares, threads, [&] {
+    return [&, worker = std::make_shared<GradientWorker>(net, wanted, rows)](int64_t member, int64_t begin, int64_t end) {
+      worker->take(member);
+      for (int64_t r = begin; r < end; r += GRADIENT_ROWS)
+        worker->run(tiles.data() + r * width, transposed.data() + r * width, r, std::min(GRADIENT_ROWS, end - r));
     };
   });
 }

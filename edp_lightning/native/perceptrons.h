@@ -32,10 +32,14 @@ struct Network {
   }
 };
 
-// Calls work(member, first row, end of rows) so that all threads have the same to do: few members share out their rows, too.
+// How many parts each member's rows are cut into, so that all threads have the same to do.
+inline int64_t equal_shares(int64_t members, int64_t threads) {
+  return members >= 4 * threads ? 1 : threads / std::gcd(members, threads);
+}
+
+// Calls work(member, first row, end of rows) for each member and share of its rows; every thread has a `work` of its own.
 template <typename Make>
-void for_all(const Network& net, int64_t rows, int64_t threads, const Make& make) {
-  const int64_t shares = net.members >= 4 * threads ? 1 : threads / std::gcd(net.members, threads);
+void for_all(const Network& net, int64_t rows, int64_t shares, int64_t threads, const Make& make) {
   const int64_t share = padded((rows + shares - 1) / shares);
 #pragma omp parallel num_threads(threads)
   {

@@ -2,9 +2,10 @@
 
 import ctypes
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,20 +13,14 @@ from torch import Tensor
 from edp_lightning.data.cache import cache_folder
 from edp_lightning.native.library import BuildError, load_library
 
-Forward = Callable[[Tensor, Sequence[Tensor], Sequence[Tensor]], Tensor]
-"""(rows (rows, in), weights (members, in, out) of each layer, biases (members, 1, out)) -> (members, rows, out), all float32.
-
-Hidden layers are followed by Mish; their products and activations are bfloat16, sums, Mish and the output layer float32."""
-
-# Without the last two groups neither minima nor sums become vector instructions. NaN still passes through products.
-FLAGS = ("-march=sapphirerapids", "-mprefer-vector-width=512", "-ffp-contract=fast")
+FLAGS = ("-march=sapphirerapids", "-mprefer-vector-width=512", "-ffp-contract=fast")  # the last one fuses a * b + c
 
 _SOURCE = Path(__file__).with_name("perceptrons.cpp")
 
 
-def fused_forward() -> Forward | None:
-    """Return the pass, or None where the processor has no AMX, or with a warning where it cannot be built."""
-    return _fused_forward() if has_amx() else None
+def fused_perceptrons() -> "FusedPerceptrons | None":
+    """Return the passes, or None where the processor has no AMX, or with a warning where they cannot be built."""
+    return _fused_perceptrons() if has_amx() else None
 
 
 @cache
@@ -38,41 +33,92 @@ def has_amx() -> bool:
 
 
 @cache
-def _fused_forward() -> Forward | None:
+def _fused_perceptrons() -> "FusedPerceptrons | None":
     try:
         library = load_library(_SOURCE, FLAGS, cache_folder() / "native")
     except BuildError as error:
-        warnings.warn(f"the fused forward pass is not used, evaluation is slower: {error}", stacklevel=3)
+        warnings.warn(f"the fused passes for AMX are not used, it goes on slower: {error}", stacklevel=3)
         return None
-    if not library.edp_enable():
-        return None
-    library.edp_forward.restype = None
-    return _FusedForward(library)
+    return FusedPerceptrons(library) if library.edp_enable() else None
 
 
-class _FusedForward:
-    """``Forward`` by the library."""
+class FusedPerceptrons:
+    """Passes through all members of an ensemble.
+
+    Hidden layers are followed by Mish; their products, activations and derivatives are bfloat16, sums, Mish and the output
+    layer float32. All tensors are float32 on a CPU. Layers are given by weights (members, in, out) and biases
+    (members, 1, out): at least one hidden layer, and the output layer.
+
+    Args:
+        library: Built from ``perceptrons.cpp``.
+    """
 
     def __init__(self, library: ctypes.CDLL) -> None:
         self._library = library
+        library.edp_forward.restype = library.edp_gradients.restype = None
 
-    def __call__(self, rows: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor]) -> Tensor:
-        tensors = [t.detach().contiguous() for t in (rows, *weights, *biases)]
-        if any(t.dtype != torch.float32 or t.device.type != "cpu" for t in tensors):
-            raise TypeError("the fused forward pass takes float32 tensors on a CPU")
-        widths = [rows.shape[1], *(w.shape[2] for w in weights)]
-        outputs = rows.new_empty(len(weights[0]), len(rows), widths[-1])
-        pointers = [t.data_ptr() for t in tensors[1:]]
-        self._library.edp_forward(
-            ctypes.c_void_p(tensors[0].data_ptr()),
-            ctypes.c_int64(len(rows)),
+    def forward(self, inputs: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor]) -> Tensor:
+        """Return the outputs (members, rows, out) of ``inputs`` (rows, in)."""
+        outputs = inputs.new_empty(len(weights[0]), len(inputs), weights[-1].shape[-1])
+        self._call(self._library.edp_forward, inputs, weights, biases, _pointer(outputs))
+        return outputs
+
+    def td_gradients(
+        self,
+        inputs: Tensor,
+        weights: Sequence[Tensor],
+        biases: Sequence[Tensor],
+        target: Tensor,
+        scale: float,
+        gradients: tuple[Sequence[Tensor], Sequence[Tensor]],
+    ) -> Tensor:
+        """Return the values (members, rows) of ``inputs`` (rows, in), and write gradients by all weights and biases.
+
+        They are those of the sum over rows of ``scale / 2 (value - target)^2``, with ``target`` (members, rows). There is one
+        output.
+        """
+        target = target.contiguous()
+        values = torch.empty_like(target)
+        by_weight, by_bias = map(_pointers, gradients)
+        wanted = _pointer(target), ctypes.c_float(scale), by_weight, by_bias, ctypes.c_int64(0), None
+        self._call(self._library.edp_gradients, inputs, weights, biases, *wanted, _pointer(values))
+        return values
+
+    def action_gradients(
+        self, inputs: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor], action_dim: int
+    ) -> tuple[Tensor, Tensor]:
+        """Return the values of ``inputs`` (rows, in) and their derivatives by its last columns; there is one output.
+
+        Returns:
+            Values (members, rows), derivatives (members, rows, action_dim).
+        """
+        members, rows = len(weights[0]), len(inputs)
+        values, derivatives = inputs.new_empty(members, rows), inputs.new_empty(members, rows, action_dim)
+        wanted = None, ctypes.c_float(0), None, None, ctypes.c_int64(action_dim), _pointer(derivatives)
+        self._call(self._library.edp_gradients, inputs, weights, biases, *wanted, _pointer(values))
+        return values, derivatives
+
+    def _call(self, function: Any, inputs: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor], *further: Any) -> None:
+        tensors = [tensor.contiguous() for tensor in (inputs, *weights, *biases)]  # alive during the call
+        widths = [inputs.shape[1], *(weight.shape[2] for weight in weights)]
+        function(
+            _pointer(tensors[0]),
+            ctypes.c_int64(len(inputs)),
             ctypes.c_int64(len(weights[0])),
             ctypes.c_int64(len(weights) - 1),
             (ctypes.c_int64 * len(widths))(*widths),
-            (ctypes.c_void_p * len(weights))(*pointers[: len(weights)]),
-            (ctypes.c_void_p * len(biases))(*pointers[len(weights) :]),
+            _pointers(tensors[1 : 1 + len(weights)]),
+            _pointers(tensors[1 + len(weights) :]),
             ctypes.c_int64(torch.get_num_threads()),
-            ctypes.c_void_p(outputs.data_ptr()),
+            *further,
         )
-        return outputs
 
+
+def _pointer(tensor: Tensor) -> ctypes.c_void_p:
+    if tensor.dtype != torch.float32 or tensor.device.type != "cpu" or not tensor.is_contiguous():
+        raise TypeError(f"the fused passes take contiguous float32 tensors on a CPU, not {tensor.dtype} on {tensor.device}")
+    return ctypes.c_void_p(tensor.data_ptr())
+
+
+def _pointers(tensors: Sequence[Tensor]) -> Any:
+    return (ctypes.c_void_p * len(tensors))(*map(_pointer, tensors))
