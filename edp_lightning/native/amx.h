@@ -14,9 +14,9 @@
 
 namespace edp {
 
-constexpr int64_t TILE = 16;    // rows of a tile register, and floats of a vector register
-constexpr int64_t BLOCK = 32;   // rows and columns that are multiplied at once, and columns of a bfloat16 tile
-constexpr int64_t LINE = 64;    // bytes of a row of a tile, and of a cache line
+constexpr int64_t TILE = 16;   // rows of a tile register, and floats of a vector register
+constexpr int64_t BLOCK = 32;  // rows and columns that are multiplied at once, and columns of a bfloat16 tile
+constexpr int64_t LINE = 64;   // bytes of a row of a tile, and of a cache line
 
 inline int64_t padded(int64_t n) { return (n + BLOCK - 1) / BLOCK * BLOCK; }
 
@@ -82,7 +82,9 @@ inline Row broadcast(float value) { return {_mm512_set1_ps(value), _mm512_set1_p
 struct Pairs {
   __m512i left, right;
 
-  static Pairs of(const Row& upper, const Row& lower) { return {merge(upper.left, lower.left), merge(upper.right, lower.right)}; }
+  static Pairs of(const Row& upper, const Row& lower) {
+    return {merge(upper.left, lower.left), merge(upper.right, lower.right)};
+  }
   void store(uint16_t* to) const {
     _mm512_storeu_si512(to, left);
     _mm512_storeu_si512(to + BLOCK, right);
@@ -140,9 +142,10 @@ inline void write_panels(const float* matrix, int64_t rows, int64_t columns, uin
     }
 }
 
-// Writes a matrix (rows, columns) of floats, transposed, as tiles that are `width` columns wide: padded(columns) rows of padded(rows)
-// columns. Row r begins at matrix + r * stride.
-inline void write_transposed_tiles(const float* matrix, int64_t rows, int64_t columns, int64_t stride, uint16_t* tiles, int64_t width) {
+// Writes a matrix (rows, columns) of floats, transposed, as tiles that are `width` columns wide: padded(columns) rows of
+// padded(rows) columns. Row r begins at matrix + r * stride.
+inline void write_transposed_tiles(const float* matrix, int64_t rows, int64_t columns, int64_t stride, uint16_t* tiles,
+                                   int64_t width) {
   for (int64_t r = 0; r < rows; r += BLOCK)
     for (int64_t j = 0; j < columns; j += BLOCK) {
       __m512i left[TILE], right[TILE];
@@ -195,8 +198,8 @@ inline void configure_tiles() {
   _tile_loadconfig(&config);
 }
 
-// Multiplies 32 rows of tiles (32, k) and a panel (k, 32) into products (32, 32). Meanwhile, `work` is called with ranges of rows,
-// even numbers that together are 0 to 32: it has the vector units for itself while the tile unit multiplies.
+// Multiplies 32 rows of tiles (32, k) and a panel (k, 32) into products (32, 32). Meanwhile, `work` is called with ranges of
+// rows, even numbers that together are 0 to 32: it has the vector units for itself while the tile unit multiplies.
 template <typename Work>
 inline void multiply(const uint16_t* tiles, const uint16_t* panel, int64_t k, float* products, const Work& work) {
   _tile_zero(0);
@@ -221,10 +224,11 @@ inline void multiply(const uint16_t* tiles, const uint16_t* panel, int64_t k, fl
   _tile_stored(3, products + TILE * BLOCK + TILE, 2 * LINE);
 }
 
-// Multiplies tiles (rows, k) and panels (k, columns) block by block; rows and columns are padded. `finish` is called with the first
-// row and column of a block, its products, and ranges of its rows.
+// Multiplies tiles (rows, k) and panels (k, columns) block by block; rows and columns are padded. `finish` is called with the
+// first row and column of a block, its products, and ranges of its rows.
 template <typename Finish>
-inline void multiply_all(const uint16_t* tiles, int64_t rows, const uint16_t* panels, int64_t columns, int64_t k, const Finish& finish) {
+inline void multiply_all(const uint16_t* tiles, int64_t rows, const uint16_t* panels, int64_t columns, int64_t k,
+                         const Finish& finish) {
   alignas(LINE) float products[2][BLOCK * BLOCK];
   int64_t row = -1, column = 0, turn = 0;
   const auto finish_last = [&](int64_t from, int64_t to) {

@@ -10,13 +10,13 @@ constexpr int64_t GRADIENT_ROWS = 256;  // that go forward and backward together
 
 // What is wanted; arrays begin with the members.
 struct Wanted {
-  const float* targets;          // (members, rows): gradients of scale / 2 (value - target)^2 by the parameters, or
+  const float* targets;  // (members, rows): gradients of scale / 2 (value - target)^2 by the parameters, or
   float scale;
-  float* const* weights;         // like the network's
+  float* const* weights;  // like the network's
   float* const* biases;
-  int64_t action_dim;            // without targets: of the value by the last inputs
-  float* actions;                // (members, rows, action_dim)
-  float* values;                 // (members, rows)
+  int64_t action_dim;  // without targets: of the value by the last inputs
+  float* actions;      // (members, rows, action_dim)
+  float* values;       // (members, rows)
 
   bool parameters() const { return targets != nullptr; }
 };
@@ -25,10 +25,19 @@ struct Wanted {
 class GradientWorker {
  public:
   GradientWorker(const Network& net, const Wanted& wanted, int64_t rows)
-      : net_(net), wanted_(wanted), rows_(rows), size_(GRADIENT_ROWS * net.widest()), panels_(net.panels(net.layers)),
-        transposed_(net.panels(net.layers)), derivatives_(net.layers * size_), inputs_(net.layers * size_),
-        activations_{Buffer<uint16_t>(size_), Buffer<uint16_t>(size_)}, gradient_tiles_{Buffer<uint16_t>(size_), Buffer<uint16_t>(size_)},
-        gradient_panels_{Buffer<uint16_t>(size_), Buffer<uint16_t>(size_)}, head_(padded(net.last())), bias_sums_(net.widest()),
+      : net_(net),
+        wanted_(wanted),
+        rows_(rows),
+        size_(GRADIENT_ROWS * net.widest()),
+        panels_(net.panels(net.layers)),
+        transposed_(net.panels(net.layers)),
+        derivatives_(net.layers * size_),
+        inputs_(net.layers * size_),
+        activations_{Buffer<uint16_t>(size_), Buffer<uint16_t>(size_)},
+        gradient_tiles_{Buffer<uint16_t>(size_), Buffer<uint16_t>(size_)},
+        gradient_panels_{Buffer<uint16_t>(size_), Buffer<uint16_t>(size_)},
+        head_(padded(net.last())),
+        bias_sums_(net.widest()),
         output_gradients_(GRADIENT_ROWS) {}
 
   void take(int64_t member) {
@@ -45,8 +54,8 @@ class GradientWorker {
     std::copy_n(net_.weight(net_.layers, member), net_.last(), head_.data());
   }
 
-  // Rows from `begin`, at most GRADIENT_ROWS: as tiles, and transposed as tiles that are padded(count) wide. Parameters' gradients
-  // are added up over calls from the first row on.
+  // Rows from `begin`, at most GRADIENT_ROWS: as tiles, and transposed as tiles that are padded(count) wide. Parameters'
+  // gradients are added up over calls from the first row on.
   void run(const uint16_t* rows, const uint16_t* transposed_rows, int64_t begin, int64_t count) {
     begin_ = begin;
     count_ = count;
@@ -91,7 +100,8 @@ class GradientWorker {
                        }
                      }
                      if (!last && wanted_.parameters() && to == BLOCK && from < to)
-                       write_transposed_tiles(block, BLOCK, BLOCK, BLOCK, inputs_.data() + (l + 1) * size_ + in_tiles(j, i, padded_), padded_);
+                       write_transposed_tiles(block, BLOCK, BLOCK, BLOCK,
+                                              inputs_.data() + (l + 1) * size_ + in_tiles(j, i, padded_), padded_);
                    });
       inputs = out;
     }
@@ -152,11 +162,12 @@ class GradientWorker {
       add_sums(layer - 1);
     } else if (!wanted_.parameters()) {
       float* actions = wanted_.actions + (member_ * rows_ + begin_) * wanted_.action_dim;
-      multiply_all(tiles, padded_, transposed_.data(), padded(wanted_.action_dim), n,
-                   [&](int64_t i, int64_t j, const float* products, int64_t from, int64_t to) {
-                     for (int64_t r = from; r < std::min(to, count_ - i); r++)
-                       Row::load(products + r * BLOCK).store(actions + (i + r) * wanted_.action_dim + j, wanted_.action_dim - j);
-                   });
+      multiply_all(
+          tiles, padded_, transposed_.data(), padded(wanted_.action_dim), n,
+          [&](int64_t i, int64_t j, const float* products, int64_t from, int64_t to) {
+            for (int64_t r = from; r < std::min(to, count_ - i); r++)
+              Row::load(products + r * BLOCK).store(actions + (i + r) * wanted_.action_dim + j, wanted_.action_dim - j);
+          });
     }
   }
 

@@ -7,8 +7,8 @@
 namespace edp {
 
 struct MishParts {
-  __m512 n;     // e^x within bounds beyond which, in float32, mish(x) is x or 0
-  __m512 sum;   // n^2 + 2n
+  __m512 n;    // e^x within bounds beyond which, in float32, mish(x) is x or 0
+  __m512 sum;  // n^2 + 2n
 };
 
 inline MishParts mish_parts(__m512 x) {

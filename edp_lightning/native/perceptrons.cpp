@@ -4,10 +4,10 @@
 
 #include "perceptrons.h"
 
-#include "gradients.h"
-
 #include <sys/syscall.h>
 #include <unistd.h>
+
+#include "gradients.h"
 
 namespace {
 
@@ -42,8 +42,11 @@ inline void add_outputs(const Row& activated, const float* weight, int64_t outpu
 class Worker {
  public:
   explicit Worker(const Network& net)
-      : net_(net), panels_(net.panels(net.layers)), head_(padded(net.last()) * head_stride(net.out())),
-        first_(ROWS * net.widest()), second_(ROWS * net.widest()) {}
+      : net_(net),
+        panels_(net.panels(net.layers)),
+        head_(padded(net.last()) * head_stride(net.out())),
+        first_(ROWS * net.widest()),
+        second_(ROWS * net.widest()) {}
 
   void take(int64_t member) {
     member_ = member;
@@ -71,7 +74,8 @@ class Worker {
                        const Row x = Row::load(products + r * BLOCK) + shift;
                        const Row activated{mish(x.left), mish(x.right)};
                        if (last)
-                         add_outputs(activated, head_.data() + j * head_stride(num_outputs), num_outputs, outputs + (i + r) * num_outputs);
+                         add_outputs(activated, head_.data() + j * head_stride(num_outputs), num_outputs,
+                                     outputs + (i + r) * num_outputs);
                        else
                          activated.store(out + in_tiles(i + r, j, n));
                      }
@@ -100,8 +104,8 @@ int edp_enable() {
 }
 
 // inputs: (rows, in). outputs: (members, rows, out).
-void edp_forward(const float* inputs, int64_t rows, int64_t members, int64_t layers, const int64_t* widths, const float* const* weights,
-                 const float* const* biases, int64_t threads, float* outputs) {
+void edp_forward(const float* inputs, int64_t rows, int64_t members, int64_t layers, const int64_t* widths,
+                 const float* const* weights, const float* const* biases, int64_t threads, float* outputs) {
   const Network net{members, layers, widths, weights, biases};
   const int64_t width = padded(net.in());
   Buffer<uint16_t> tiles(padded(rows) * width);
@@ -114,11 +118,12 @@ void edp_forward(const float* inputs, int64_t rows, int64_t members, int64_t lay
     };
   });
 }
-// inputs: (rows, in). values: (members, rows). With targets (members, rows) the gradients of scale / 2 (value - target)^2, summed
-// over rows, by all parameters; else those of the values by the last action_dim inputs, (members, rows, action_dim).
-void edp_gradients(const float* inputs, int64_t rows, int64_t members, int64_t layers, const int64_t* widths, const float* const* weights,
-                   const float* const* biases, int64_t threads, const float* targets, float scale, float* const* weight_gradients,
-                   float* const* bias_gradients, int64_t action_dim, float* action_gradients, float* values) {
+// inputs: (rows, in). values: (members, rows). With targets (members, rows) the gradients of scale / 2 (value - target)^2,
+// summed over rows, by all parameters; else those of the values by the last action_dim inputs, (members, rows, action_dim).
+void edp_gradients(const float* inputs, int64_t rows, int64_t members, int64_t layers, const int64_t* widths,
+                   const float* const* weights, const float* const* biases, int64_t threads, const float* targets, float scale,
+                   float* const* weight_gradients, float* const* bias_gradients, int64_t action_dim, float* action_gradients,
+                   float* values) {
   const Network net{members, layers, widths, weights, biases};
   const Wanted wanted{targets, scale, weight_gradients, bias_gradients, action_dim, action_gradients, values};
   const int64_t in = net.in(), width = padded(in);

@@ -12,16 +12,18 @@
 namespace edp {
 
 struct Network {
-  int64_t members, layers;       // hidden layers, one or more
-  const int64_t* widths;         // input, hidden layers, output
-  const float* const* weights;   // (members, in, out) of each layer
-  const float* const* biases;    // (members, out)
+  int64_t members, layers;      // hidden layers, one or more
+  const int64_t* widths;        // input, hidden layers, output
+  const float* const* weights;  // (members, in, out) of each layer
+  const float* const* biases;   // (members, out)
 
   int64_t in() const { return widths[0]; }
   int64_t last() const { return widths[layers]; }
   int64_t out() const { return widths[layers + 1]; }
   int64_t widest() const { return padded(*std::max_element(widths, widths + layers + 1)); }
-  const float* weight(int64_t layer, int64_t member) const { return weights[layer] + member * widths[layer] * widths[layer + 1]; }
+  const float* weight(int64_t layer, int64_t member) const {
+    return weights[layer] + member * widths[layer] * widths[layer + 1];
+  }
   const float* bias(int64_t layer, int64_t member) const { return biases[layer] + member * widths[layer + 1]; }
 
   // Where a layer's panels begin, and after the last layer how large all are.
