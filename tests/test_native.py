@@ -5,6 +5,7 @@ import ctypes
 import subprocess
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -158,6 +159,15 @@ def test_actions_are_chosen_with_it():
     usual = ActionChooser(lambda function: function).choose(*arguments)
     close = (found - usual).abs().amax(-1) < 0.02
     assert close.float().mean() > 0.9  # where two candidates are nearly equal, rounding decides
+
+
+def test_networks_that_moved_to_another_device_do_without():
+    actor = DiffusionPolicy(NoiseNetwork(3, 2, [16]), MeanRevertingSDE(4)).to("meta")
+    critic = QEnsemble(3, 2, 5, [16]).to("meta")
+    arguments = (torch.zeros(size, device="meta") for size in ((10, 3), (4, 10, 6, 2), (10, 6)))
+    cpu_only: Any = object()  # fails at any use
+    chooser = ActionChooser(lambda function: function, cpu_only)
+    assert chooser.choose(actor, critic, *arguments, Choice(6, 0.0, "lcb", 1.0)).shape == (10, 2)
 
 
 def never(function):

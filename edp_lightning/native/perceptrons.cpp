@@ -129,7 +129,7 @@ void edp_gradients(const float* inputs, int64_t rows, int64_t members, int64_t l
   const int64_t in = net.in(), width = padded(in);
   Buffer<uint16_t> tiles(padded(rows) * width), transposed(padded(rows) * width);
   write_tiles(inputs, rows, in, tiles.data());
-  for (int64_t r = 0; r < rows; r += GRADIENT_ROWS) {
+  for (int64_t r = 0; wanted.parameters() && r < rows; r += GRADIENT_ROWS) {
     const int64_t count = std::min(GRADIENT_ROWS, rows - r);
     write_transposed_tiles(inputs + r * in, count, in, in, transposed.data() + r * width, padded(count));
   }
