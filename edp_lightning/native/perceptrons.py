@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.profiler import record_function
 
 from edp_lightning.data.cache import cache_folder
 from edp_lightning.native.library import BuildError, load_library
@@ -37,7 +38,8 @@ def _fused_perceptrons() -> "FusedPerceptrons | None":
     try:
         library = load_library(_SOURCE, FLAGS, cache_folder() / "native")
     except BuildError as error:
-        warnings.warn(f"the fused passes for AMX are not used, it goes on slower: {error}", stacklevel=3)
+        fix = "Install g++ 11 or newer, or set model.compile false"
+        warnings.warn(f"the passes for AMX cannot be built ({error}): it goes on without, slower. {fix}", stacklevel=3)
         return None
     return FusedPerceptrons(library) if library.edp_enable() else None
 
@@ -60,7 +62,7 @@ class FusedPerceptrons:
     def forward(self, inputs: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor]) -> Tensor:
         """Return the outputs (members, rows, out) of ``inputs`` (rows, in)."""
         outputs = inputs.new_empty(len(weights[0]), len(inputs), weights[-1].shape[-1])
-        self._call(self._library.edp_forward, inputs, weights, biases, _pointer(outputs))
+        self._call("edp_forward", inputs, weights, biases, _pointer(outputs))
         return outputs
 
     def td_gradients(
@@ -81,7 +83,7 @@ class FusedPerceptrons:
         values = torch.empty_like(target)
         by_weight, by_bias = map(_pointers, gradients)
         wanted = _pointer(target), ctypes.c_float(scale), by_weight, by_bias, ctypes.c_int64(0), None
-        self._call(self._library.edp_gradients, inputs, weights, biases, *wanted, _pointer(values))
+        self._call("edp_gradients", inputs, weights, biases, *wanted, _pointer(values))
         return values
 
     def action_gradients(
@@ -95,23 +97,24 @@ class FusedPerceptrons:
         members, rows = len(weights[0]), len(inputs)
         values, derivatives = inputs.new_empty(members, rows), inputs.new_empty(members, rows, action_dim)
         wanted = None, ctypes.c_float(0), None, None, ctypes.c_int64(action_dim), _pointer(derivatives)
-        self._call(self._library.edp_gradients, inputs, weights, biases, *wanted, _pointer(values))
+        self._call("edp_gradients", inputs, weights, biases, *wanted, _pointer(values))
         return values, derivatives
 
-    def _call(self, function: Any, inputs: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor], *further: Any) -> None:
+    def _call(self, name: str, inputs: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor], *further: Any) -> None:
         tensors = [tensor.contiguous() for tensor in (inputs, *weights, *biases)]  # alive during the call
         widths = [inputs.shape[1], *(weight.shape[2] for weight in weights)]
-        function(
-            _pointer(tensors[0]),
-            ctypes.c_int64(len(inputs)),
-            ctypes.c_int64(len(weights[0])),
-            ctypes.c_int64(len(weights) - 1),
-            (ctypes.c_int64 * len(widths))(*widths),
-            _pointers(tensors[1 : 1 + len(weights)]),
-            _pointers(tensors[1 + len(weights) :]),
-            ctypes.c_int64(torch.get_num_threads()),
-            *further,
-        )
+        with record_function(name):  # profilers do not see into the library
+            getattr(self._library, name)(
+                _pointer(tensors[0]),
+                ctypes.c_int64(len(inputs)),
+                ctypes.c_int64(len(weights[0])),
+                ctypes.c_int64(len(weights) - 1),
+                (ctypes.c_int64 * len(widths))(*widths),
+                _pointers(tensors[1 : 1 + len(weights)]),
+                _pointers(tensors[1 + len(weights) :]),
+                ctypes.c_int64(torch.get_num_threads()),
+                *further,
+            )
 
 
 def _pointer(tensor: Tensor) -> ctypes.c_void_p:
