@@ -9,6 +9,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from edp_lightning.callbacks import LastCheckpoint
 from edp_lightning.checkpoint_io import read_checkpoint
+from edp_lightning.native.perceptrons import has_amx
 from tests.probes import CrashError, DrawGlobally
 
 
@@ -70,7 +71,16 @@ SETTINGS = ["--entropy_tuning.enabled=true", "--target_update.ema_start=4", "--d
     [(3, "--entropy_tuning.mode=scalar"), (5, "--entropy_tuning.mode=state"), (12, "--model.reverse_variance=matched")],
 )
 def test_a_run_that_ended_early_goes_on_bit_for_bit(stop, option, toy_set, command):
-    options = [*SETTINGS, option]
+    goes_on_bit_for_bit(command, stop, [*SETTINGS, option])
+
+
+@pytest.mark.skipif(not has_amx(), reason="needs a processor with AMX")
+def test_a_run_with_fused_passes_goes_on_bit_for_bit(toy_set, command, monkeypatch):
+    monkeypatch.setattr("edp_lightning.module.compile_or_eager", lambda function, *_: function)  # takes half a minute
+    goes_on_bit_for_bit(command, 6, [*SETTINGS, "--model.compile=true", "--model.hidden_precision=bfloat16"])
+
+
+def goes_on_bit_for_bit(command, stop, options):
     whole = command("fit", "--trainer.max_steps=14", *options, run_name="whole")
     parts = command("fit", f"--trainer.max_steps={stop}", *options, run_name="parts")
     assert state(parts)["/global_step"].item() == stop
