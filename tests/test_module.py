@@ -10,7 +10,7 @@ from edp_lightning.data.transitions import Batch
 from edp_lightning.errors import UserError
 from edp_lightning.losses import aggregate_q, max_over_actions, normalized, td_target
 from edp_lightning.module import EntropyDiffusionPolicy
-from edp_lightning.native.perceptrons import has_amx
+from edp_lightning.native.perceptrons import instruction_sets
 from edp_lightning.networks import CoefficientNetwork
 from edp_lightning.noise import NoiseSource
 from edp_lightning.optimization import apply_gradients, loss_gradients
@@ -76,7 +76,12 @@ ERRORS = {"float32": (1e-6, 2e-6, 2e-6), "bfloat16": (5e-3, 1e-2, 5e-2)}
         ("bfloat16", "eager", "lcb"),
         ("float32", "compiled", "lcb"),
         pytest.param("bfloat16", "compiled", "lcb", marks=pytest.mark.slow),
-        pytest.param("bfloat16", "fused", "lcb", marks=pytest.mark.skipif(not has_amx(), reason="needs a processor with AMX")),
+        pytest.param(
+            "bfloat16",
+            "fused",
+            "lcb",
+            marks=pytest.mark.skipif(not instruction_sets(), reason="needs a processor with bfloat16"),
+        ),
     ],
 )
 def test_gradients_of_a_step_equal_autograd(monkeypatch, precision, way, aggregation):

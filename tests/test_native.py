@@ -5,6 +5,7 @@ import ctypes
 import subprocess
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,11 +18,16 @@ from edp_lightning.fused_networks import FusedCriticPasses
 from edp_lightning.module import EntropyDiffusionPolicy
 from edp_lightning.native import perceptrons
 from edp_lightning.native.library import BuildError, load_library
-from edp_lightning.native.perceptrons import fused_perceptrons, has_amx
+from edp_lightning.native.perceptrons import FLAGS, fused_perceptrons, instruction_sets, load_passes
 from edp_lightning.networks import NoiseNetwork, QEnsemble
 from edp_lightning.policy import DiffusionPolicy
 
-needs_amx = pytest.mark.skipif(not has_amx(), reason="needs a processor with AMX")
+
+@pytest.fixture(params=list(FLAGS))
+def fused(request):
+    if request.param not in instruction_sets():
+        pytest.skip(f"needs a processor with {request.param}")
+    return load_passes(request.param)
 
 
 def layers(members, widths):
@@ -37,7 +43,6 @@ def exact(rows, weights, biases):
     return x @ weights[-1].double() + biases[-1].double(), x.abs() @ weights[-1].double().abs()
 
 
-@needs_amx
 @pytest.mark.parametrize("threads", [1, 2, 3])
 @pytest.mark.parametrize(
     ("members", "rows", "widths"),
@@ -51,59 +56,54 @@ def exact(rows, weights, biases):
         (2, 0, [3, 16, 1]),
     ],
 )
-def test_it_is_the_network_up_to_bfloat16(members, rows, widths, threads):
+def test_it_is_the_network_up_to_bfloat16(fused, members, rows, widths, threads):
     torch.manual_seed(0)
     torch.set_num_threads(threads)
     weights, biases = layers(members, widths)
     inputs = torch.randn(rows, widths[0])
-    found = fused_perceptrons().forward(inputs, weights, biases)
+    found = fused.forward(inputs, weights, biases)
     expected, scale = exact(inputs, weights, biases)
     assert found.shape == (members, rows, widths[-1])
     assert ((found - expected).abs() <= 0.02 * scale + 1e-6).all()
     torch.set_num_threads(1)
-    assert torch.equal(found, fused_perceptrons().forward(inputs, weights, biases))  # threads do not change a bit
+    assert torch.equal(found, fused.forward(inputs, weights, biases))  # threads do not change a bit
 
 
-@needs_amx
-def test_mish_is_accurate_over_its_whole_range():
+def test_mish_is_accurate_over_its_whole_range(fused):
     values = torch.cat([torch.linspace(-90, 90, 4001), torch.tensor([-1e25, -1e4, 1e4, 1e30])]).bfloat16().float()
     one = [torch.ones(1, 1, 1)] * 2  # one unit that passes its input on
-    found = fused_perceptrons().forward(values[:, None], one, [torch.zeros(1, 1, 1)] * 2).flatten()
+    found = fused.forward(values[:, None], one, [torch.zeros(1, 1, 1)] * 2).flatten()
     torch.testing.assert_close(found.double(), F.mish(values.double()), rtol=1e-5, atol=1e-9)
 
 
-@needs_amx
-def test_a_row_does_not_depend_on_the_others():
+def test_a_row_does_not_depend_on_the_others(fused):
     torch.manual_seed(0)
     weights, biases = layers(3, [5, 40, 40, 1])
     inputs = torch.randn(200, 5)
-    together = fused_perceptrons().forward(inputs, weights, biases)
-    assert torch.equal(together[:, 77:131], fused_perceptrons().forward(inputs[77:131], weights, biases))
+    together = fused.forward(inputs, weights, biases)
+    assert torch.equal(together[:, 77:131], fused.forward(inputs[77:131], weights, biases))
 
 
-@needs_amx
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
-def test_what_is_not_finite_stays_so(bad):
+def test_what_is_not_finite_stays_so(fused, bad):
     weights, biases = layers(2, [5, 40, 40, 1])
     inputs = torch.randn(40, 5)
     weights[1][1, 3, 7] = bad
-    found = fused_perceptrons().forward(inputs, weights, biases)
+    found = fused.forward(inputs, weights, biases)
     assert found[0].isfinite().all()
     assert not found[1].isfinite().any()
 
 
-@needs_amx
-def test_other_tensors_are_refused():
+def test_other_tensors_are_refused(fused):
     weights, biases = layers(1, [3, 16, 1])
     with pytest.raises(TypeError, match=r"float32 tensors on a CPU, not torch.float64"):
-        fused_perceptrons().forward(torch.zeros(2, 3, dtype=torch.float64), weights, biases)
+        fused.forward(torch.zeros(2, 3, dtype=torch.float64), weights, biases)
 
 
 def relative(found, expected):
     return ((found - expected).norm() / expected.norm()).item()
 
 
-@needs_amx
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize(
     ("critics", "rows", "hidden_dims", "observation_dim", "action_dim"),
@@ -115,11 +115,13 @@ def relative(found, expected):
         (3, 1, [96, 64], 60, 1),
     ],
 )
-def test_gradients_are_those_of_autograd_up_to_bfloat16(critics, rows, hidden_dims, observation_dim, action_dim, threads):
+def test_gradients_are_those_of_autograd_up_to_bfloat16(
+    fused, critics, rows, hidden_dims, observation_dim, action_dim, threads
+):
     torch.manual_seed(0)
     torch.set_num_threads(threads)
     critic = QEnsemble(observation_dim, action_dim, critics, hidden_dims)
-    passes = FusedCriticPasses(fused_perceptrons())
+    passes = FusedCriticPasses(fused)
     inputs = torch.randn(rows, observation_dim + action_dim)
     target = torch.randn(critics, rows)
     exactly = copy.deepcopy(critic).double()
@@ -147,15 +149,14 @@ def test_gradients_are_those_of_autograd_up_to_bfloat16(critics, rows, hidden_di
     assert relative((derivative * weights.float().unsqueeze(-1)).sum(0), by_action) < 2e-2
 
 
-@needs_amx
-def test_actions_are_chosen_with_it():
+def test_actions_are_chosen_with_it(fused):
     torch.manual_seed(0)
     actor = DiffusionPolicy(NoiseNetwork(3, 2, [16, 16], torch.bfloat16), MeanRevertingSDE(4))
     critic = QEnsemble(3, 2, 5, [16, 16], torch.bfloat16)
     for parameter in critic.parameters():
         torch.nn.init.normal_(parameter, std=0.5)
     arguments = actor, critic, torch.randn(100, 3), torch.randn(4, 100, 6, 2), torch.rand(100, 6), Choice(6, 0.0, "lcb", 1.0)
-    found = ActionChooser(never, fused_perceptrons()).choose(*arguments)
+    found = ActionChooser(never, fused).choose(*arguments)
     usual = ActionChooser(lambda function: function).choose(*arguments)
     close = (found - usual).abs().amax(-1) < 0.02
     assert close.float().mean() > 0.9  # where two candidates are nearly equal, rounding decides
@@ -220,22 +221,43 @@ def test_a_library_that_cannot_be_built_says_why(source, tmp_path, monkeypatch):
         load_library(source, ["-DSEVEN=7"], folder)
 
 
+@pytest.fixture
+def forgotten():
+    """Nothing is remembered of passes that were loaded before, nor afterwards of those of a test."""
+    load_passes.cache_clear()
+    yield
+    load_passes.cache_clear()
+
+
+@pytest.mark.usefixtures("forgotten")
 def test_without_a_library_torch_does_it_after_one_warning(monkeypatch):
     def refuse(*_: object) -> ctypes.CDLL:
         raise BuildError("there is no C++ compiler 'g++'")
 
-    monkeypatch.setattr(perceptrons, "has_amx", lambda: True)
+    monkeypatch.setattr(perceptrons, "instruction_sets", lambda: ("avx512_bf16",))
     monkeypatch.setattr(perceptrons, "load_library", refuse)
-    perceptrons._fused_perceptrons.cache_clear()
-    try:
-        with pytest.warns(UserWarning, match="there is no C\\+\\+ compiler"):
-            assert fused_perceptrons() is None
-        assert fused_perceptrons() is None  # and silently from now on
-    finally:
-        perceptrons._fused_perceptrons.cache_clear()
+    with pytest.warns(UserWarning, match=r"there is no C\+\+ compiler.*Install g\+\+"):
+        assert fused_perceptrons() is None
+    assert fused_perceptrons() is None  # and silently from now on
 
 
-def test_a_processor_without_amx_builds_nothing(monkeypatch):
-    monkeypatch.setattr(perceptrons, "has_amx", lambda: False)
+@pytest.mark.usefixtures("forgotten")
+def test_what_the_system_forbids_is_not_used(monkeypatch):
+    class Forbidden:
+        edp_forward = edp_gradients = SimpleNamespace()
+
+        def __init__(self, flags):
+            self.allowed = "-mamx-tile" not in flags
+
+        def edp_enable(self):
+            return self.allowed
+
+    monkeypatch.setattr(perceptrons, "instruction_sets", lambda: tuple(FLAGS))
+    monkeypatch.setattr(perceptrons, "load_library", lambda source, flags, folder: Forbidden(flags))
+    assert fused_perceptrons() is load_passes("avx512_bf16")
+
+
+def test_other_processors_build_nothing(monkeypatch):
+    monkeypatch.setattr(perceptrons, "instruction_sets", lambda: ())
     monkeypatch.setattr(perceptrons, "load_library", None)
     assert fused_perceptrons() is None

@@ -9,7 +9,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from edp_lightning.callbacks import LastCheckpoint
 from edp_lightning.checkpoint_io import read_checkpoint
-from edp_lightning.native.perceptrons import has_amx
+from edp_lightning.native.perceptrons import instruction_sets
 from tests.probes import CrashError, DrawGlobally
 
 
@@ -74,7 +74,7 @@ def test_a_run_that_ended_early_goes_on_bit_for_bit(stop, option, toy_set, comma
     goes_on_bit_for_bit(command, stop, [*SETTINGS, option])
 
 
-@pytest.mark.skipif(not has_amx(), reason="needs a processor with AMX")
+@pytest.mark.skipif(not instruction_sets(), reason="needs a processor with bfloat16")
 def test_a_run_with_fused_passes_goes_on_bit_for_bit(toy_set, command, monkeypatch):
     monkeypatch.setattr("edp_lightning.module.compile_or_eager", lambda function, *_: function)  # takes half a minute
     goes_on_bit_for_bit(command, 6, [*SETTINGS, "--model.compile=true", "--model.hidden_precision=bfloat16"])

@@ -1,11 +1,8 @@
-// Values and gradients of an ensemble of perceptrons, hidden layers in bfloat16, for processors with AMX.
+// Values and gradients of an ensemble of perceptrons, hidden layers in bfloat16, for processors with AMX or AVX-512 BF16.
 //
 // A few rows at a time go through all layers of one member, so that weights and activations stay in the second-level cache.
 
 #include "perceptrons.h"
-
-#include <sys/syscall.h>
-#include <unistd.h>
 
 #include "gradients.h"
 
@@ -97,11 +94,8 @@ class Worker {
 
 extern "C" {
 
-// Asks the system for the tile registers; must be called before anything else. Returns whether they can be used.
-int edp_enable() {
-  constexpr int REQUEST_PERMISSION = 0x1023, TILE_DATA = 18;
-  return syscall(SYS_arch_prctl, REQUEST_PERMISSION, TILE_DATA) == 0;
-}
+// Must be called before anything else. Returns whether the processor and the system allow the rest.
+int edp_enable() { return enable_products(); }
 
 // inputs: (rows, in). outputs: (members, rows, out).
 void edp_forward(const float* inputs, int64_t rows, int64_t members, int64_t layers, const int64_t* widths,

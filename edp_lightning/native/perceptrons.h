@@ -6,8 +6,8 @@
 #include <cstdint>
 #include <numeric>
 
-#include "amx.h"
 #include "mish.h"
+#include "products.h"
 
 namespace edp {
 
@@ -45,14 +45,14 @@ void for_all(const Network& net, int64_t rows, int64_t shares, int64_t threads, 
   const int64_t share = padded((rows + shares - 1) / shares);
 #pragma omp parallel num_threads(threads)
   {
-    configure_tiles();
+    begin_products();
     auto work = make();
 #pragma omp for schedule(dynamic)
     for (int64_t task = 0; task < net.members * shares; task++) {
       const int64_t begin = task % shares * share, end = std::min(rows, begin + share);
       if (begin < end) work(task / shares, begin, end);
     }
-    _tile_release();
+    end_products();
   }
 }
 

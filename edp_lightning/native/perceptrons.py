@@ -1,4 +1,4 @@
-"""An ensemble of perceptrons in one pass through the cache: hidden layers in bfloat16 on a CPU with AMX."""
+"""An ensemble of perceptrons in one pass through the cache: hidden layers in bfloat16 on a CPU with AMX or AVX-512 BF16."""
 
 import ctypes
 import warnings
@@ -14,32 +14,38 @@ from torch.profiler import record_function
 from edp_lightning.data.cache import cache_folder
 from edp_lightning.native.library import BuildError, load_library
 
-FLAGS = ("-march=sapphirerapids", "-mprefer-vector-width=512", "-ffp-contract=fast")  # the last one fuses a * b + c
+_BASE = ("-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx512bf16", "-mfma")
+FLAGS = {"amx_bf16": (*_BASE, "-mamx-tile", "-mamx-bf16"), "avx512_bf16": _BASE}
+"""Instruction sets that there are passes for, the fastest first, under the names of ``/proc/cpuinfo``."""
 
 _SOURCE = Path(__file__).with_name("perceptrons.cpp")
 
 
 def fused_perceptrons() -> "FusedPerceptrons | None":
-    """Return the passes, or None where the processor has no AMX, or with a warning where they cannot be built."""
-    return _fused_perceptrons() if has_amx() else None
+    """Return the fastest passes for this machine; None if there are none, with a warning if they cannot be built."""
+    return next((fused for name in instruction_sets() if (fused := load_passes(name)) is not None), None)
 
 
 @cache
-def has_amx() -> bool:
-    """Return whether this machine multiplies bfloat16 tiles, and its system lets programs do so."""
+def instruction_sets() -> tuple[str, ...]:
+    """Return which of ``FLAGS`` this machine has."""
     try:
-        return " amx_bf16" in Path("/proc/cpuinfo").read_text()
+        features = Path("/proc/cpuinfo").read_text().split()
     except OSError:  # not Linux
-        return False
+        return ()
+    return tuple(name for name in FLAGS if name in features)
 
 
 @cache
-def _fused_perceptrons() -> "FusedPerceptrons | None":
+def load_passes(instructions: str) -> "FusedPerceptrons | None":
+    """Return the passes for one of ``FLAGS``; None if the system forbids them, or with a warning if they cannot be built."""
     try:
-        library = load_library(_SOURCE, FLAGS, cache_folder() / "native")
+        library = load_library(_SOURCE, FLAGS[instructions], cache_folder() / "native")
     except BuildError as error:
         fix = "Install g++ 11 or newer, or set model.compile false"
-        warnings.warn(f"the passes for AMX cannot be built ({error}): it goes on without, slower. {fix}", stacklevel=3)
+        warnings.warn(
+            f"the passes for {instructions} cannot be built ({error}): it goes on without, slower. {fix}", stacklevel=3
+        )
         return None
     return FusedPerceptrons(library) if library.edp_enable() else None
 
