@@ -76,7 +76,7 @@ class EntropyDiffusionPolicy(L.LightningModule):
         hidden_precision: Precision of the hidden layers' products; heads, losses and optimizers are float32. ``auto`` is
             ``bfloat16`` where the device multiplies in it much faster, and ``float32`` elsewhere.
         compile: Compile the functions of a gradient step, and on a CPU those that choose actions, with ``torch.compile``, where
-            a compiler is found. In bfloat16 on a processor with AMX or AVX-512 BF16, fused passes take the place of most of them.
+            a compiler is found. In bfloat16 on processors with AMX or AVX-512 BF16, fused passes take the place of most.
         seed: Seed of all noise in training and of candidate choice in prediction.
     """
 
