@@ -80,7 +80,7 @@ def main() -> None:
     seeds = list(range(SEED, SEED + options.episodes))
     few = seeds[: max(2, options.episodes // 25)]
     single = LocalEnvironments([recipe.make()])
-    count = min(options.episodes, 100)  # as many as a run has
+    count = min(options.episodes, 50)  # as many as a run has
     workers = options.threads if options.threads > 1 else 0
     many: Environments = (
         WorkerEnvironments(recipe.make, count, workers) if workers else LocalEnvironments([recipe.make() for _ in range(count)])

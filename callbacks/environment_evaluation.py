@@ -61,7 +61,7 @@ class EnvironmentEvaluation(L.Callback):
         self,
         num_episodes: int = 20,
         num_test_episodes: int = 100,
-        num_envs: int = 100,
+        num_envs: int = 50,
         num_workers: int | None = None,
         seed: int = 10_000,
         background: bool = False,
