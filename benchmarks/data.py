@@ -79,7 +79,7 @@ def batches(large: bool) -> None:
     """Print microseconds per batch from memory and from a mapped file, then resident MB of a larger file's training."""
     import torch
 
-    from edp_lightning.data.cache import cache_folder
+    from edp_lightning.cache_folder import cache_folder
     from edp_lightning.data.loader import TransitionLoader
     from edp_lightning.data.table import TransitionTable, widths
 

@@ -151,8 +151,7 @@ class CriticPasses:
         if len(chunks) == 1:
             loss, q, *gradients = self._td(chunks[0], inputs, target, critic.num_critics, critic.hidden_dtype)
             return TDGradients(loss, q, gradients)
-        # Memory of this size would come from the system, page by page, at every step.
-        gradients = [torch.empty_like(p) if p.grad is None else p.grad for p in critic.parameters()]
+        gradients = gradient_memory(critic)
         losses, values, first = [], [], 0
         for layers in chunks:
             last = first + len(layers.weights[0])
@@ -185,10 +184,22 @@ def chunk_sizes(num_critics: int, rows: int, width: int, dtype: torch.dtype, dev
     return [small + (index < larger) for index in range(count)]
 
 
-def _chunks(critic: QEnsemble, rows: int) -> list[Layers]:
+def gradient_memory(critic: QEnsemble) -> list[Tensor]:
+    """Return one tensor per parameter to write gradients into, where there are some the memory of the last ones."""
+    # Memory of this size would come from the system, page by page, at every step.
+    return [torch.empty_like(p) if p.grad is None else p.grad for p in critic.parameters()]
+
+
+def all_layers(critic: QEnsemble) -> Layers:
+    """Return the parameters of all critics."""
     modules = [*critic.hidden, critic.output]
-    width = max(module.weight.shape[2] for module in modules)
+    return Layers([module.weight.detach() for module in modules], [module.bias.detach() for module in modules])
+
+
+def _chunks(critic: QEnsemble, rows: int) -> list[Layers]:
+    layers = all_layers(critic)
+    width = max(weight.shape[2] for weight in layers.weights)
     sizes = chunk_sizes(critic.num_critics, rows, width, critic.hidden_dtype, critic.output.weight.device)
-    weights = [module.weight.detach().split(sizes) for module in modules]
-    biases = [module.bias.detach().split(sizes) for module in modules]
+    weights = [weight.split(sizes) for weight in layers.weights]
+    biases = [bias.split(sizes) for bias in layers.biases]
     return [Layers(list(w), list(b)) for w, b in zip(zip(*weights, strict=True), zip(*biases, strict=True), strict=True)]

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from edp_lightning.critic_passes import TDGradients
+from edp_lightning.critic_passes import TDGradients, all_layers, gradient_memory
 from edp_lightning.native.perceptrons import FusedPerceptrons
 from edp_lightning.networks import NoiseNetwork, QEnsemble
 from edp_lightning.policy import PredictNoise
@@ -30,23 +30,17 @@ class FusedCriticPasses:
     @torch.no_grad()
     def values(self, critic: QEnsemble, inputs: Tensor) -> Tensor:
         """Return Q-values (num_critics, rows) of ``inputs`` (rows, observation_dim + action_dim)."""
-        return self._fused.forward(inputs, *_layers(critic)).squeeze(-1)
+        return self._fused.forward(inputs, *all_layers(critic)).squeeze(-1)
 
     @torch.no_grad()
     def td_gradients(self, critic: QEnsemble, inputs: Tensor, target: Tensor) -> TDGradients:
         """Return the TD loss of ``inputs`` (rows, observation_dim + action_dim) to ``target`` (num_critics, rows)."""
-        # Memory of this size would come from the system, page by page, at every step.
-        gradients = [torch.empty_like(p) if p.grad is None else p.grad for p in critic.parameters()]
+        gradients = gradient_memory(critic)
         into = gradients[0::2], gradients[1::2]  # each layer has a weight and a bias
-        q = self._fused.td_gradients(inputs, *_layers(critic), target, 2 / target.numel(), into)
+        q = self._fused.td_gradients(inputs, *all_layers(critic), target, 2 / target.numel(), into)
         return TDGradients((q - target).square().mean(), q, gradients)
 
     @torch.no_grad()
     def action_values(self, critic: QEnsemble, inputs: Tensor, action_dim: int) -> tuple[Tensor, Tensor]:
         """Return Q-values (num_critics, rows) and their derivatives by the action (num_critics, rows, action_dim)."""
-        return self._fused.action_gradients(inputs, *_layers(critic), action_dim)
-
-
-def _layers(critic: QEnsemble) -> tuple[list[Tensor], list[Tensor]]:
-    modules = [*critic.hidden, critic.output]
-    return [module.weight for module in modules], [module.bias for module in modules]
+        return self._fused.action_gradients(inputs, *all_layers(critic), action_dim)

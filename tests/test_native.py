@@ -1,4 +1,4 @@
-"""The fused passes against the same arithmetic in float64, and what happens where it cannot be built."""
+"""The fused passes against the same arithmetic in float64, and what happens where they cannot be built."""
 
 import copy
 import ctypes

@@ -23,6 +23,7 @@ import torch
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from numpy.typing import NDArray
 
+from edp_lightning.cache_folder import ENVIRONMENT_VARIABLE
 from edp_lightning.data.build import CHUNK_BYTES, MemoryRows, Range, RowSink, TableFacts, TableRecipe
 from edp_lightning.data.table import TransitionTable, widths
 
@@ -31,7 +32,6 @@ Floats = NDArray[np.float32]
 FORMAT = 3
 """Meaning of a cache file's content; raised with every change of its layout or of how rows are computed."""
 
-ENVIRONMENT_VARIABLE = "EDP_LIGHTNING_CACHE"
 LIMIT_BYTES = 20 << 30
 """Total size above which the files unused for longest are deleted."""
 
@@ -46,14 +46,6 @@ SETTLED_SECONDS = 2.0
 
 _TAIL = struct.Struct("<8sQ")  # magic, length of the JSON before it
 _MAGIC = b"EDPTABLE"
-
-
-def cache_folder() -> Path:
-    """Return the folder of the cache: ``EDP_LIGHTNING_CACHE``, or ``edp_lightning`` in the user's cache folder."""
-    chosen = os.environ.get(ENVIRONMENT_VARIABLE)
-    if chosen:
-        return Path(chosen).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edp_lightning"
 
 
 def table_key(files: Sequence[Path], view: Any, recipe: TableRecipe, folder: Path) -> str:

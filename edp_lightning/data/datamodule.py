@@ -10,8 +10,9 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from edp_lightning.cache_folder import cache_folder
 from edp_lightning.data.build import RowSink, TableFacts, TableRecipe, build_table
-from edp_lightning.data.cache import cache_folder, cached_table, table_in_memory, table_key
+from edp_lightning.data.cache import cached_table, table_in_memory, table_key
 from edp_lightning.data.card import DataCard, make_card
 from edp_lightning.data.loader import TransitionLoader, mixture_probabilities
 from edp_lightning.data.normalize import ObservationNormalization, observation_statistics

@@ -42,11 +42,9 @@ class GradientWorker {
 
   void take(int64_t member) {
     member_ = member;
-    for (int64_t l = 0; l < net_.layers; l++) {
-      const int64_t k = net_.widths[l], n = net_.widths[l + 1];
-      write_panels(net_.weight(l, member), k, n, panels_.data() + net_.panels(l));
-      if (l > 0) write_transposed_panels(net_.weight(l, member), k, n, transposed_.data() + net_.panels(l));
-    }
+    net_.write_hidden(member, panels_.data());
+    for (int64_t l = 1; l < net_.layers; l++)
+      write_transposed_panels(net_.weight(l, member), net_.widths[l], net_.widths[l + 1], transposed_.data() + net_.panels(l));
     if (!wanted_.parameters())
       write_transposed_panels(net_.weight(0, member) + (net_.in() - wanted_.action_dim) * net_.widths[1], wanted_.action_dim,
                               net_.widths[1], transposed_.data());

@@ -47,8 +47,7 @@ class Worker {
 
   void take(int64_t member) {
     member_ = member;
-    for (int64_t l = 0; l < net_.layers; l++)
-      write_panels(net_.weight(l, member), net_.widths[l], net_.widths[l + 1], panels_.data() + net_.panels(l));
+    net_.write_hidden(member, panels_.data());
     const int64_t stride = head_stride(net_.out());
     std::fill_n(head_.data(), padded(net_.last()) * stride, 0.0f);
     for (int64_t i = 0; i < net_.last(); i++)

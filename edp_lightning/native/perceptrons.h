@@ -32,6 +32,11 @@ struct Network {
     for (int64_t l = 0; l < layer; l++) size += padded(widths[l]) * padded(widths[l + 1]);
     return size;
   }
+
+  // Writes the panels of a member's hidden layers.
+  void write_hidden(int64_t member, uint16_t* to) const {
+    for (int64_t l = 0; l < layers; l++) write_panels(weight(l, member), widths[l], widths[l + 1], to + panels(l));
+  }
 };
 
 // How many parts each member's rows are cut into, so that all threads have the same to do.

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.profiler import record_function
 
-from edp_lightning.data.cache import cache_folder
+from edp_lightning.cache_folder import cache_folder
 from edp_lightning.native.library import BuildError, load_library
 
 _BASE = ("-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx512bf16", "-mfma")
