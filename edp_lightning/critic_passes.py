@@ -200,6 +200,6 @@ def _chunks(critic: QEnsemble, rows: int) -> list[Layers]:
     layers = all_layers(critic)
     width = max(weight.shape[2] for weight in layers.weights)
     sizes = chunk_sizes(critic.num_critics, rows, width, critic.hidden_dtype, critic.output.weight.device)
-    weights = [weight.split(sizes) for weight in layers.weights]
-    biases = [bias.split(sizes) for bias in layers.biases]
+    weights = [torch.split(weight, sizes) for weight in layers.weights]
+    biases = [torch.split(bias, sizes) for bias in layers.biases]
     return [Layers(list(w), list(b)) for w, b in zip(zip(*weights, strict=True), zip(*biases, strict=True), strict=True)]
