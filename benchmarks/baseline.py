@@ -11,10 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from edp_lightning.algorithms.noise import StepNoise
 from edp_lightning.data.transitions import Batch
 from edp_lightning.diffusion import MeanRevertingSDE, reference_entropy
-from edp_lightning.noise import StepNoise
-from edp_lightning.policy import DiffusionPolicy
+from edp_lightning.policies.diffusion import DiffusionPolicy
 
 TAU, EMA_DECAY, EMA_EVERY, DISCOUNT, CLIP_NORM, ETA, ENTROPY_COEF, LCB_COEF = 0.005, 0.995, 5, 0.99, 4.0, 2.0, 0.01, 4.0
 

@@ -91,7 +91,7 @@ def train(data: str, arguments: list[str], step: Any) -> None:
 
 def saved_step(folder: Path) -> int:
     """Return the step of last.ckpt, 0 without one."""
-    from edp_lightning.checkpoint_io import read_checkpoint
+    from edp_lightning.runs.checkpoint_io import read_checkpoint
 
     path = folder / "checkpoints" / "last.ckpt"
     return int(read_checkpoint(path)["global_step"]) if path.exists() else 0
@@ -120,8 +120,8 @@ def kill_at_random(process: Any, folder: Path, patience: int, rng: random.Random
 
 def look(folder: Path, damage: Damage) -> None:
     """Count what a kill left of the files."""
-    from edp_lightning.checkpoint_io import read_checkpoint
     from edp_lightning.errors import UserError
+    from edp_lightning.runs.checkpoint_io import read_checkpoint
 
     for path in (folder / "checkpoints").glob("*.ckpt"):
         try:
@@ -136,8 +136,8 @@ def compare(folder: Path, whole: Path, steps: int, damage: Damage) -> None:
     import torch
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    from edp_lightning.checkpoint_io import read_checkpoint
-    from edp_lightning.ranks import named_tensors
+    from edp_lightning.runs.checkpoint_io import read_checkpoint
+    from edp_lightning.runs.ranks import named_tensors
 
     for name in ("last.ckpt", "best.ckpt"):
         parts = []

@@ -61,7 +61,7 @@ def set_up(cache: bool) -> None:
     import warnings
 
     from edp_lightning.data.datamodule import OfflineDataModule
-    from edp_lightning.data.minari import open_set
+    from edp_lightning.data.sources.minari import open_set
 
     warnings.filterwarnings("ignore")
     data = OfflineDataModule(
@@ -79,9 +79,9 @@ def batches(large: bool) -> None:
     """Print microseconds per batch from memory and from a mapped file, then resident MB of a larger file's training."""
     import torch
 
-    from edp_lightning.cache_folder import cache_folder
     from edp_lightning.data.loader import TransitionLoader
-    from edp_lightning.data.table import TransitionTable, widths
+    from edp_lightning.data.tables.table import TransitionTable, widths
+    from edp_lightning.runs.cache_folder import cache_folder
 
     torch.set_num_threads(1)
     (path,) = (cache_folder() / "tables").glob("*.table")
@@ -111,9 +111,9 @@ def train_on(path: Path, rows: int, steps: int = 1000) -> tuple[float, float, fl
     import lightning as L
     import torch
 
+    from edp_lightning.algorithms.entropy_diffusion import EntropyDiffusionPolicy
     from edp_lightning.data.loader import TransitionLoader
-    from edp_lightning.data.table import TransitionTable
-    from edp_lightning.module import EntropyDiffusionPolicy
+    from edp_lightning.data.tables.table import TransitionTable
 
     class Peak(L.Callback):
         largest = 0.0

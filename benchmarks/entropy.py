@@ -24,8 +24,9 @@ from torch import Tensor, nn
 
 from benchmarks.action_laws import Law, laws
 from edp_lightning.diffusion import MeanRevertingSDE
-from edp_lightning.networks import EnsembleLinear, mish
-from edp_lightning.policy import DiffusionPolicy, entropy_draws
+from edp_lightning.networks.ensemble import EnsembleLinear
+from edp_lightning.networks.mish import mish
+from edp_lightning.policies.diffusion import DiffusionPolicy, entropy_draws
 
 ESTIMATORS = ("path", "bridge", "reference", "knn")
 COEF = 0.1

@@ -17,14 +17,14 @@ import time
 import torch
 from torch import Tensor
 
+from edp_lightning.algorithms.entropy_diffusion import EntropyDiffusionPolicy
 from edp_lightning.collect.tasks import task_of
-from edp_lightning.envs import EvaluationEnvironment, evaluation_environment
-from edp_lightning.evaluation import EpisodeResult, rollout
-from edp_lightning.families import ANTMAZE
-from edp_lightning.losses import aggregate_q
-from edp_lightning.module import EntropyDiffusionPolicy
-from edp_lightning.policy import choose_candidate
-from edp_lightning.workers import Environments, LocalEnvironments, WorkerEnvironments
+from edp_lightning.environments.families import ANTMAZE
+from edp_lightning.environments.recipe import EvaluationEnvironment, evaluation_environment
+from edp_lightning.environments.workers import Environments, LocalEnvironments, WorkerEnvironments
+from edp_lightning.evaluation.rollout import EpisodeResult, rollout
+from edp_lightning.networks.ensemble import aggregate_q
+from edp_lightning.policies.diffusion import choose_candidate
 
 SEED = 10_000
 

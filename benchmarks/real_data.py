@@ -97,7 +97,7 @@ def call(*arguments: str) -> None:
 def behaviour(task: Task) -> tuple[float, str]:
     """Return the mean score of the episodes in the set, and what the score is."""
     from edp_lightning.data.datamodule import OfflineDataModule
-    from edp_lightning.data.sources import open_source
+    from edp_lightning.data.sources.opening import open_source
 
     module = OfflineDataModule(task.dataset)
     module.setup("validate")

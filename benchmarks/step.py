@@ -31,11 +31,11 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from benchmarks.baseline import PlainStep
 from benchmarks.step_data import ACTION, OBSERVATION, ROWS, Data
 from benchmarks.step_report import goals, processor, table
+from edp_lightning.algorithms.entropy_diffusion import EntropyDiffusionPolicy
+from edp_lightning.algorithms.noise import NoiseSource
+from edp_lightning.algorithms.optimization import apply_gradients, loss_gradients
 from edp_lightning.callbacks.target_update import move_towards
 from edp_lightning.cli import FORCED_CALLBACKS
-from edp_lightning.module import EntropyDiffusionPolicy
-from edp_lightning.noise import NoiseSource
-from edp_lightning.optimization import apply_gradients, loss_gradients
 
 HIDDEN, STEPS_OF_CHAIN, BACKUP = 256, 5, 10
 

@@ -7,7 +7,7 @@ import lightning as L
 import torch
 
 from edp_lightning.data.loader import TransitionLoader
-from edp_lightning.data.table import TransitionTable
+from edp_lightning.data.tables.table import TransitionTable
 from edp_lightning.data.transitions import Batch
 
 OBSERVATION, ACTION, ROWS = 29, 8, 256

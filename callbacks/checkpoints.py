@@ -14,8 +14,8 @@ from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from edp_lightning.errors import UserError
-from edp_lightning.ranks import check_agreement, largest_over_ranks
-from edp_lightning.stop_signals import StopSignals
+from edp_lightning.runs.ranks import check_agreement, largest_over_ranks
+from edp_lightning.runs.stop_signals import StopSignals
 
 STEPS_BETWEEN_AGREEMENTS = 10
 """With several ranks, gradient steps between the looks at whether any of them was asked to stop: all stop at the same step."""

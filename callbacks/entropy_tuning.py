@@ -7,11 +7,11 @@ import lightning as L
 import torch
 from torch import Tensor
 
+from edp_lightning.algorithms.optimization import average_over_ranks
 from edp_lightning.diffusion import MeanRevertingSDE, gaussian_entropy
 from edp_lightning.errors import UserError
-from edp_lightning.networks import CoefficientNetwork
-from edp_lightning.optimization import average_over_ranks
-from edp_lightning.rng import stream_seed
+from edp_lightning.networks.coefficient import CoefficientNetwork
+from edp_lightning.runs.rng import stream_seed
 
 
 class EntropyCoefficientTuning(L.Callback):

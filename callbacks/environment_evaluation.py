@@ -12,15 +12,15 @@ import torch
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.seed import isolate_rng
 
-from edp_lightning.background import BackgroundRollout
 from edp_lightning.callbacks.checkpoints import BestCheckpoint, LastCheckpoint, checkpoint_folder
-from edp_lightning.checkpoint_io import read_checkpoint
+from edp_lightning.environments.workers import Environments, LocalEnvironments, WorkerEnvironments
 from edp_lightning.errors import UserError
-from edp_lightning.evaluation import EpisodeResult, rollout
-from edp_lightning.metrics import evaluation_scores
-from edp_lightning.ranks import gather_objects, largest_over_ranks
-from edp_lightning.results import checkpoint_facts, result_record
-from edp_lightning.workers import Environments, LocalEnvironments, WorkerEnvironments
+from edp_lightning.evaluation.background import BackgroundRollout
+from edp_lightning.evaluation.metrics import evaluation_scores
+from edp_lightning.evaluation.results import checkpoint_facts, result_record
+from edp_lightning.evaluation.rollout import EpisodeResult, rollout
+from edp_lightning.runs.checkpoint_io import read_checkpoint
+from edp_lightning.runs.ranks import gather_objects, largest_over_ranks
 
 WORTH_WORKERS = 20_000
 """Environment steps of an evaluation, at most, from which on processes for environments are worth their start."""

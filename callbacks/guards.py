@@ -9,7 +9,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
 from edp_lightning.errors import UserError
-from edp_lightning.ranks import gather_objects
+from edp_lightning.runs.ranks import gather_objects
 
 
 class NumericsGuard(L.Callback):

@@ -10,12 +10,12 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
-from edp_lightning.calibration import ReturnsToGo, bias, concatenate, correlation, returns_to_go, spread_evenly
 from edp_lightning.callbacks.environment_evaluation import EnvironmentEvaluation
 from edp_lightning.errors import UserError
-from edp_lightning.evaluation import EpisodeResult, Trajectory
+from edp_lightning.evaluation.calibration import ReturnsToGo, bias, concatenate, correlation, returns_to_go, spread_evenly
+from edp_lightning.evaluation.rollout import EpisodeResult, Trajectory
 from edp_lightning.figures.calibration import draw_calibration
-from edp_lightning.losses import aggregate_q
+from edp_lightning.networks.ensemble import aggregate_q
 
 
 class QDiagnostics(L.Callback):

@@ -7,7 +7,7 @@ import lightning as L
 import numpy as np
 import torch
 
-from edp_lightning.ranks import gather_objects
+from edp_lightning.runs.ranks import gather_objects
 
 
 class RandomStates(L.Callback):

@@ -19,13 +19,13 @@ from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCL
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from edp_lightning import __version__, callbacks
-from edp_lightning.checkpoint_io import AtomicCheckpointIO, read_checkpoint
-from edp_lightning.compatibility import check_strategy, check_trainer
-from edp_lightning.config_checks import check_evaluation_period, check_section
+from edp_lightning.algorithms.entropy_diffusion import EntropyDiffusionPolicy
 from edp_lightning.data.datamodule import OfflineDataModule
 from edp_lightning.errors import UserError
-from edp_lightning.module import EntropyDiffusionPolicy
-from edp_lightning.run_folder import (
+from edp_lightning.runs.checkpoint_io import AtomicCheckpointIO, read_checkpoint
+from edp_lightning.runs.compatibility import check_strategy, check_trainer
+from edp_lightning.runs.config_checks import check_evaluation_period, check_section
+from edp_lightning.runs.run_folder import (
     NAMED_CHECKPOINTS,
     claim_run_folder,
     lock_run_folder,
@@ -213,7 +213,12 @@ def _data(args: list[str]) -> None:
 def _toy(args: list[str]) -> None:
     from edp_lightning.figures.toy import toy
 
-    jsonargparse.auto_cli(toy, args=args)
+    parser = jsonargparse.ArgumentParser(prog="edp_lightning toy", description=(toy.__doc__ or "").partition("\n")[0])
+    parser.add_argument("--config", action="config", help="Path to a file with options of this command.")
+    parser.add_function_arguments(toy, as_group=False, skip={"run_command"}, fail_untyped=False)
+    options = parser.parse_args(args).as_dict()
+    options.pop("config")
+    toy(run, **options)
 
 
 def _figure(args: list[str]) -> None:

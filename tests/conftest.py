@@ -15,7 +15,7 @@ from minari.data_collector import EpisodeBuffer
 
 from edp_lightning.cli import main
 from edp_lightning.collect import collect
-from edp_lightning.quiet import quiet_gymnasium
+from edp_lightning.environments.quiet import quiet_gymnasium
 
 
 @pytest.fixture(autouse=True)

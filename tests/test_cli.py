@@ -8,8 +8,8 @@ import pytest
 import torch
 import yaml
 
+from edp_lightning.algorithms.entropy_diffusion import EntropyDiffusionPolicy
 from edp_lightning.cli import main
-from edp_lightning.module import EntropyDiffusionPolicy
 from tests.conftest import TINY, scalars
 
 CONFIGS = Path(__file__).parents[1] / "configs"

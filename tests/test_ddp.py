@@ -14,9 +14,9 @@ import pytest
 import torch
 from lightning.pytorch.strategies import FSDPStrategy
 
-from edp_lightning.checkpoint_io import read_checkpoint
+from edp_lightning.algorithms.entropy_diffusion import EntropyDiffusionPolicy
 from edp_lightning.errors import UserError
-from edp_lightning.module import EntropyDiffusionPolicy
+from edp_lightning.runs.checkpoint_io import read_checkpoint
 from tests.conftest import TINY, finish, scalars
 from tests.test_resume import flat, state
 

@@ -22,7 +22,7 @@ def test_wheel_works_beside_a_users_own_callbacks_folder(tmp_path):
     site = tmp_path / "site"
     zipfile.ZipFile(wheel).extractall(site)
     assert (site / "edp_lightning" / "py.typed").is_file()
-    native = [{path.name for path in (root / "edp_lightning" / "native").glob("*.*")} for root in (site, ROOT)]
+    native = [{path.name for path in (root / "edp_lightning" / "acceleration" / "native").glob("*.*")} for root in (site, ROOT)]
     assert native[0] == native[1]
     assert not (site / "tests").exists()
     work = tmp_path / "work"

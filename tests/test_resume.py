@@ -7,9 +7,9 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from edp_lightning.acceleration.native.perceptrons import instruction_sets
 from edp_lightning.callbacks import LastCheckpoint
-from edp_lightning.checkpoint_io import read_checkpoint
-from edp_lightning.native.perceptrons import instruction_sets
+from edp_lightning.runs.checkpoint_io import read_checkpoint
 from tests.probes import CrashError, DrawGlobally
 
 
@@ -76,7 +76,9 @@ def test_a_run_that_ended_early_goes_on_bit_for_bit(stop, option, toy_set, comma
 
 @pytest.mark.skipif(not instruction_sets(), reason="needs a processor with bfloat16")
 def test_a_run_with_fused_passes_goes_on_bit_for_bit(toy_set, command, monkeypatch):
-    monkeypatch.setattr("edp_lightning.module.compile_or_eager", lambda function, *_: function)  # takes half a minute
+    monkeypatch.setattr(
+        "edp_lightning.algorithms.entropy_diffusion.compile_or_eager", lambda function, *_: function
+    )  # takes half a minute
     goes_on_bit_for_bit(command, 6, [*SETTINGS, "--model.compile=true", "--model.hidden_precision=bfloat16"])
 
 

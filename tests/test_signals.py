@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from edp_lightning.callbacks import NumericsGuard, TargetNetworkUpdate
-from edp_lightning.checkpoint_io import read_checkpoint
+from edp_lightning.runs.checkpoint_io import read_checkpoint
 from tests.conftest import TINY, finish
 from tests.test_resume import assert_same_run, curves, state
 

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from edp_lightning.collect.controllers import AntController, Controller, PointController
 from edp_lightning.collect.tasks import CollectTask
 from edp_lightning.collect.toy import TwoStepEnv, behavior_action
-from edp_lightning.mazes import Navigator
-from edp_lightning.quiet import quiet_gymnasium
+from edp_lightning.environments.mazes import Navigator
+from edp_lightning.environments.quiet import quiet_gymnasium
 
 
 @dataclass

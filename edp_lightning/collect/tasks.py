@@ -8,8 +8,8 @@ from typing import Any, Literal
 import gymnasium as gym
 from gymnasium.envs.registration import EnvSpec
 
+from edp_lightning.environments.quiet import register_robotics
 from edp_lightning.errors import UserError
-from edp_lightning.quiet import register_robotics
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,8 @@ from minari.storage import get_dataset_path
 
 from edp_lightning import __version__
 from edp_lightning.collect.recorder import RecordedEpisode
+from edp_lightning.environments.quiet import quiet_gymnasium
 from edp_lightning.errors import UserError
-from edp_lightning.quiet import quiet_gymnasium
 
 
 def refuse_existing(dataset_id: str) -> None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from rich.console import Console
 from rich.table import Table
 
-from edp_lightning.data.build import Range, TableFacts
+from edp_lightning.data.tables.build import Range, TableFacts
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edp_lightning.data.source import Source
+from edp_lightning.data.sources.source import Source
 from edp_lightning.data.transitions import Episode
 
 

@@ -5,8 +5,8 @@ from typing import Any
 from edp_lightning.data.checks import check_episodes
 from edp_lightning.data.convert import write_minari
 from edp_lightning.data.datamodule import OfflineDataModule
-from edp_lightning.data.sources import obtain, open_source
-from edp_lightning.families import choose_view, family_of
+from edp_lightning.data.sources.opening import obtain, open_source
+from edp_lightning.environments.families import choose_view, family_of
 
 
 def show(

@@ -10,10 +10,10 @@ from minari.data_collector import EpisodeBuffer
 
 from edp_lightning import __version__
 from edp_lightning.collect.writer import complete_or_absent
-from edp_lightning.data.source import Source
+from edp_lightning.data.sources.source import Source
 from edp_lightning.data.transitions import Episode
-from edp_lightning.families import Family, ObservationView
-from edp_lightning.quiet import quiet_gymnasium
+from edp_lightning.environments.families import Family, ObservationView
+from edp_lightning.environments.quiet import quiet_gymnasium
 
 
 def write_minari(dataset_id: str, source: Source, episodes: Sequence[Episode], family: Family, view: ObservationView) -> Path:

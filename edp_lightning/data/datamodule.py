@@ -10,21 +10,21 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from edp_lightning.cache_folder import cache_folder
-from edp_lightning.data.build import RowSink, TableFacts, TableRecipe, build_table
-from edp_lightning.data.cache import cached_table, table_in_memory, table_key
 from edp_lightning.data.card import DataCard, make_card
 from edp_lightning.data.loader import TransitionLoader, mixture_probabilities
-from edp_lightning.data.normalize import ObservationNormalization, observation_statistics
-from edp_lightning.data.rewards import RewardMap, RewardTransform
-from edp_lightning.data.table import TransitionTable
+from edp_lightning.data.tables.build import RowSink, TableFacts, TableRecipe, build_table
+from edp_lightning.data.tables.cache import cached_table, table_in_memory, table_key
+from edp_lightning.data.tables.normalize import ObservationNormalization, observation_statistics
+from edp_lightning.data.tables.rewards import RewardMap, RewardTransform
+from edp_lightning.data.tables.table import TransitionTable
 from edp_lightning.data.transitions import Batch, Terminals
 from edp_lightning.errors import UserError
+from edp_lightning.runs.cache_folder import cache_folder
 
 if TYPE_CHECKING:  # environments and file formats are imported when a dataset is opened, not for --help
-    from edp_lightning.data.source import Source
-    from edp_lightning.envs import EvaluationEnvironment
-    from edp_lightning.families import ObservationView
+    from edp_lightning.data.sources.source import Source
+    from edp_lightning.environments.families import ObservationView
+    from edp_lightning.environments.recipe import EvaluationEnvironment
 
 
 class OfflineDataModule(L.LightningDataModule):
@@ -32,7 +32,7 @@ class OfflineDataModule(L.LightningDataModule):
 
     Args:
         dataset: Minari id of a set on this machine; ``d4rl:NAME`` or ``d4rl:/PATH/FILE.hdf5`` for D4RL's files;
-            ``npz:/PATH/FILE.npz`` for plain arrays (``edp_lightning/data/arrays.py`` tells their names and shapes).
+            ``npz:/PATH/FILE.npz`` for plain arrays (``edp_lightning/data/sources/arrays.py`` tells their names and shapes).
         view: Observation view; the family's default when not given. AntMaze: ``goal`` (31 numbers with the goal) or
             ``d4rl`` (29 numbers, reward relabelled to the evaluation's fixed goal, which the policy does not see).
         batch_size: Rows per batch and device.
@@ -111,7 +111,7 @@ class OfflineDataModule(L.LightningDataModule):
         """Return a data module over arrays in memory.
 
         Args:
-            arrays: Arrays by name; ``edp_lightning/data/arrays.py`` tells their names and shapes.
+            arrays: Arrays by name; ``edp_lightning/data/sources/arrays.py`` tells their names and shapes.
             name: Names the set in results.
             options: Further arguments of the class.
         """
@@ -140,8 +140,8 @@ class OfflineDataModule(L.LightningDataModule):
         if self._arrays is not None:
             return
         from edp_lightning.collect import DATASET_IDS, collect
-        from edp_lightning.data.minari import is_local
-        from edp_lightning.data.sources import minari_id, obtain
+        from edp_lightning.data.sources.minari import is_local
+        from edp_lightning.data.sources.opening import minari_id, obtain
 
         h: Any = self.hparams
         names = {dataset_id: name for name, dataset_id in DATASET_IDS.items()}
@@ -161,10 +161,10 @@ class OfflineDataModule(L.LightningDataModule):
         """Read the set once, on every rank."""
         if self._ready:
             return
-        from edp_lightning.data.minari import MinariSet
-        from edp_lightning.data.mixture import MixedSource
-        from edp_lightning.envs import environment_spec, evaluation_environment, reward_mismatch
-        from edp_lightning.families import GOAL_RADIUS, choose_view, family_of
+        from edp_lightning.data.sources.minari import MinariSet
+        from edp_lightning.data.sources.mixture import MixedSource
+        from edp_lightning.environments.families import GOAL_RADIUS, choose_view, family_of
+        from edp_lightning.environments.recipe import environment_spec, evaluation_environment, reward_mismatch
 
         h: Any = self.hparams
         source = self._open()
@@ -232,9 +232,9 @@ class OfflineDataModule(L.LightningDataModule):
             rank_zero_only(self.card.print)()
 
     def _open(self) -> "Source":
-        from edp_lightning.data.arrays import array_source
-        from edp_lightning.data.mixture import MixedSource
-        from edp_lightning.data.sources import open_source
+        from edp_lightning.data.sources.arrays import array_source
+        from edp_lightning.data.sources.mixture import MixedSource
+        from edp_lightning.data.sources.opening import open_source
 
         h: Any = self.hparams
         first = (

@@ -6,10 +6,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from edp_lightning.data.table import TransitionTable
+from edp_lightning.data.tables.table import TransitionTable
 from edp_lightning.data.transitions import Batch
 from edp_lightning.errors import UserError
-from edp_lightning.rng import stream_seed
+from edp_lightning.runs.rng import stream_seed
 
 
 class TransitionLoader:

@@ -7,12 +7,12 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
-from edp_lightning.envs import EvaluationEnvironment
+from edp_lightning.environments.mazes import WALL
+from edp_lightning.environments.recipe import EvaluationEnvironment
+from edp_lightning.environments.workers import LocalEnvironments
 from edp_lightning.errors import UserError
-from edp_lightning.evaluation import Act, rollout
+from edp_lightning.evaluation.rollout import Act, rollout
 from edp_lightning.figures.drawing import new_figure
-from edp_lightning.mazes import WALL
-from edp_lightning.workers import LocalEnvironments
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -6,8 +6,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from edp_lightning.algorithms.entropy_diffusion import EntropyDiffusionPolicy
 from edp_lightning.errors import UserError
-from edp_lightning.module import EntropyDiffusionPolicy
 
 
 class Curve(NamedTuple):

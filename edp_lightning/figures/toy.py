@@ -12,18 +12,19 @@ from rich.table import Table
 
 from edp_lightning.data.datamodule import OfflineDataModule
 from edp_lightning.errors import UserError
+from edp_lightning.evaluation.results import versions
 from edp_lightning.figures.drawing import new_figure
 from edp_lightning.figures.runs import load_policy, read_curves
 from edp_lightning.figures.toy_figure import OPTIMUM, ToyResults, draw_toy
-from edp_lightning.figures.toy_runs import Run, ToyConfig, plan, train_all
-from edp_lightning.losses import aggregate_q
-from edp_lightning.results import versions
+from edp_lightning.figures.toy_runs import Run, RunCommand, ToyConfig, plan, train_all
+from edp_lightning.networks.ensemble import aggregate_q
 
 AUTHORS = {"diffusion policy": (1.20, 0.21), "+ entropy": (1.70, 0.17), "+ entropy + Q-ensemble": (1.69, 0.03)}
 """Where the curves of the slides end, and how wide their bands are there."""
 
 
 def toy(
+    run_command: RunCommand,
     fit_config: str = "configs/toy.yaml",
     entropy: str = "path",
     seeds: int = 5,
@@ -38,6 +39,7 @@ def toy(
     ``figure3.png`` and ``figure3.json``; the picture is in the folder's TensorBoard too.
 
     Args:
+        run_command: What trains a run; ``edp_lightning.cli.run``.
         fit_config: Config of the runs; the first two variants have one critic instead of its ensemble.
         entropy: Estimator of the entropy term: path, reference, bridge or none.
         seeds: Number of seeds.
@@ -59,7 +61,7 @@ def toy(
     folder = Path(output or f"runs/toy-{entropy}")
     runs = plan(settings, entropy, seeds, folder, compile)
     dataset = settings.prepare_data()
-    for _ in track(train_all(runs, workers), description=f"{len(runs)} runs", total=len(runs)):
+    for _ in track(train_all(runs, workers, run_command), description=f"{len(runs)} runs", total=len(runs)):
         pass
     results = gather(runs, dataset, settings.steps_per_epoch)
     return _write(results, folder, dataset, settings.epochs)

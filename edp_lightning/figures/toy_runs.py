@@ -4,7 +4,7 @@ import contextlib
 import json
 import logging
 import multiprocessing
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,11 +13,14 @@ from typing import Any, get_args
 import torch
 from omegaconf import OmegaConf
 
-from edp_lightning.checkpoint_io import read_checkpoint
 from edp_lightning.data.datamodule import OfflineDataModule
 from edp_lightning.errors import UserError
-from edp_lightning.policy import EntropyEstimator
-from edp_lightning.run_folder import run_folder
+from edp_lightning.policies.diffusion import EntropyEstimator
+from edp_lightning.runs.checkpoint_io import read_checkpoint
+from edp_lightning.runs.run_folder import run_folder
+
+RunCommand = Callable[[list[str]], None]
+"""Runs one command line of the package, without the program's name."""
 
 ONE_CRITIC = ("--model.num_critics=1", "--model.q_aggregation=min")
 
@@ -107,14 +110,15 @@ class Run:
     arguments: tuple[str, ...]
     max_steps: int
 
-    def train(self) -> None:
+    def train(self, run_command: RunCommand) -> None:
         """Train in this process, or go on where an earlier call was stopped; output goes to ``train.log``.
+
+        Args:
+            run_command: Runs the command line.
 
         Raises:
             UserError: If the training raises one.
         """
-        from edp_lightning.cli import run
-
         last = self.folder / "checkpoints" / "last.ckpt"
         resume = []
         if last.exists():
@@ -128,7 +132,7 @@ class Run:
             contextlib.redirect_stderr(log),
             _hushed("lightning.pytorch", "lightning.fabric"),
         ):
-            run(["fit", *self.arguments, *resume])
+            run_command(["fit", *self.arguments, *resume])
 
 
 @contextlib.contextmanager
@@ -179,12 +183,13 @@ def plan(config: ToyConfig, entropy: str, seeds: int, output: Path, compiled: bo
     return runs
 
 
-def train_all(runs: Sequence[Run], workers: int) -> Iterator[Run]:
+def train_all(runs: Sequence[Run], workers: int, run_command: RunCommand) -> Iterator[Run]:
     """Train all runs, as many at a time as there are workers, and yield each one that is done.
 
     Args:
         runs: The runs.
         workers: Number of processes with one thread each; 1 trains in this one.
+        run_command: Runs a command line; a function of a module, which other processes can import.
 
     Raises:
         UserError: If a run raises one, or the user stops them.
@@ -192,13 +197,13 @@ def train_all(runs: Sequence[Run], workers: int) -> Iterator[Run]:
     try:
         if workers == 1:
             for run in runs:
-                run.train()
+                run.train(run_command)
                 yield run
             return
         context = multiprocessing.get_context("spawn")
         pool = ProcessPoolExecutor(workers, mp_context=context, initializer=torch.set_num_threads, initargs=(1,))
         try:
-            futures = {pool.submit(run.train): run for run in runs}
+            futures = {pool.submit(run.train, run_command): run for run in runs}
             for future in as_completed(futures):
                 future.result()
                 yield futures[future]

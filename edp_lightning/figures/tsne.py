@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from edp_lightning.data.sources import open_source
+from edp_lightning.data.sources.opening import open_source
+from edp_lightning.environments.families import choose_view, family_of
 from edp_lightning.errors import UserError
-from edp_lightning.families import choose_view, family_of
 from edp_lightning.figures.drawing import MISSING, check_output, new_figure
 
 if TYPE_CHECKING:

@@ -7,10 +7,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from edp_lightning.background import BackgroundRollout
 from edp_lightning.callbacks import EnvironmentEvaluation
-from edp_lightning.checkpoint_io import read_checkpoint
 from edp_lightning.errors import UserError
+from edp_lightning.evaluation.background import BackgroundRollout
+from edp_lightning.runs.checkpoint_io import read_checkpoint
 from tests.conftest import scalars
 
 BACKGROUND = "--evaluation.background=true"

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from edp_lightning.callbacks import TargetNetworkUpdate
-from edp_lightning.checkpoint_io import read_checkpoint
-from edp_lightning.envs import EvaluationEnvironment
+from edp_lightning.environments.recipe import EvaluationEnvironment
+from edp_lightning.runs.checkpoint_io import read_checkpoint
 from tests.conftest import scalars
 
 

@@ -6,13 +6,13 @@ import torch
 from gymnasium.envs.registration import EnvSpec
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from edp_lightning.calibration import bias, correlation, returns_to_go
+from edp_lightning.algorithms.entropy_diffusion import EntropyDiffusionPolicy
 from edp_lightning.collect.tasks import TOY_SPEC, task_of
 from edp_lightning.collect.toy import TwoStepEnv
-from edp_lightning.envs import evaluation_environment, reward_mismatch
-from edp_lightning.families import POINTMAZE
-from edp_lightning.module import EntropyDiffusionPolicy
-from edp_lightning.rng import stream_seed
+from edp_lightning.environments.families import POINTMAZE
+from edp_lightning.environments.recipe import evaluation_environment, reward_mismatch
+from edp_lightning.evaluation.calibration import bias, correlation, returns_to_go
+from edp_lightning.runs.rng import stream_seed
 from tests.conftest import scalars
 
 

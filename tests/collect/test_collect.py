@@ -11,9 +11,9 @@ from edp_lightning.collect import collect, writer
 from edp_lightning.collect.recorder import MazeRecorder
 from edp_lightning.collect.tasks import TASKS
 from edp_lightning.collect.toy import TwoStepEnv, reward_mean
-from edp_lightning.data.minari import is_local, open_set
+from edp_lightning.data.sources.minari import is_local, open_set
+from edp_lightning.environments.quiet import quiet_gymnasium
 from edp_lightning.errors import UserError
-from edp_lightning.quiet import quiet_gymnasium
 
 
 def arrays(root: Path, dataset_id: str) -> dict[str, np.ndarray]:

@@ -8,8 +8,8 @@ import pytest
 from edp_lightning.cli import main
 from edp_lightning.data.datamodule import OfflineDataModule
 from tests.conftest import make_buffer, make_set
-from tests.data.test_arrays import log
-from tests.data.test_d4rl import FILES, write
+from tests.data.sources.test_arrays import log
+from tests.data.sources.test_d4rl import FILES, write
 
 
 def rows(dataset, **options):

@@ -3,7 +3,7 @@ import itertools
 import torch
 
 from edp_lightning.data.loader import TransitionLoader
-from edp_lightning.data.table import TransitionTable
+from edp_lightning.data.tables.table import TransitionTable
 from edp_lightning.data.transitions import Batch
 
 

@@ -1,0 +1,1 @@
+"""The same arithmetic, faster: precision, compilation, passes over an ensemble."""

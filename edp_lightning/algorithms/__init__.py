@@ -1,0 +1,1 @@
+"""What is learned, and in which order: one LightningModule per file."""

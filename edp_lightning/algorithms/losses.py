@@ -1,0 +1,121 @@
+"""Loss terms as pure functions of Q-values, rewards and predictions. The ensemble axis comes first everywhere."""
+
+from typing import Literal, NamedTuple
+
+from torch import Tensor
+
+from edp_lightning.networks.ensemble import QAggregation, aggregate_q
+
+BackupChoice = Literal["critic", "ensemble"]
+
+
+class CriticTerms(NamedTuple):
+    """The critics' side of a gradient step on this rank's batch.
+
+    Attributes:
+        loss: Mean squared TD error over critics and batch, scalar.
+        q: Q-values, shape (num_critics, batch).
+        target: Their targets, shape (num_critics, batch).
+        gradients: Gradients of the loss in the order of the critics' parameters.
+    """
+
+    loss: Tensor
+    q: Tensor
+    target: Tensor
+    gradients: list[Tensor]
+
+
+class ActorTerms(NamedTuple):
+    """What the actor loss of this rank's batch is put together from; scalars unless a shape is given.
+
+    Attributes:
+        bc_loss: Behaviour loss.
+        value: Mean pessimistic value of the one-step predictions.
+        value_scale: Mean magnitude of their Q-values.
+        entropy: Entropy estimate of each state, shape (entropy_states,).
+        entropy_scale: What the entropy term is divided by: the estimates' mean magnitude, or 1 for a term in nats.
+        entropy_coef: Coefficient alpha, one scalar or one per state, shape (entropy_states,); a constant.
+        squared_errors: See ``squared_error_sums``; None where the sampling chain does not use it.
+    """
+
+    bc_loss: Tensor
+    value: Tensor
+    value_scale: Tensor
+    entropy: Tensor
+    entropy_scale: Tensor
+    entropy_coef: Tensor
+    squared_errors: Tensor | None
+
+
+def td_target(reward: Tensor, terminated: Tensor, steps: Tensor, next_q: Tensor, discount: float) -> Tensor:
+    """Return ``y^m = r + discount^k (1 - terminated) Qbar^m(s', a')``: each critic bootstraps from its own target.
+
+    Args:
+        reward: (n-step) rewards, shape (batch,).
+        terminated: 1 where the episode truly ended, else 0, shape (batch,). A time limit is not an end.
+        steps: Number of environment steps k between s and s', shape (batch,).
+        next_q: Target critics at s', shape (num_critics, batch).
+        discount: Discount per environment step, in [0, 1].
+
+    Returns:
+        Targets, shape (num_critics, batch).
+    """
+    return reward + discount**steps * (1 - terminated) * next_q
+
+
+def max_over_actions(q: Tensor, num_actions: int) -> Tensor:
+    """Return each critic's maximum over the actions sampled per state, for the max-Q backup (arXiv 2006.04779 via CQL code).
+
+    Args:
+        q: Q-values, shape (num_critics, batch * num_actions), the actions of one state next to each other.
+        num_actions: Number of actions per state.
+
+    Returns:
+        Maxima, shape (num_critics, batch).
+    """
+    return q.reshape(len(q), -1, num_actions).amax(dim=-1)
+
+
+def best_of_actions(q: Tensor, num_actions: int, aggregation: QAggregation, lcb_coef: float) -> Tensor:
+    """Return every critic's value of the one action per state that the ensemble together would choose.
+
+    The backup of the policy that is executed: candidates, of which the pessimistic value takes the best. A critic's own
+    maximum (:func:`max_over_actions`) also collects that critic's errors.
+
+    Args:
+        q: Q-values, shape (num_critics, batch * num_actions), the actions of one state next to each other.
+        num_actions: Number of actions per state.
+        aggregation: See :func:`aggregate_q`.
+        lcb_coef: See :func:`aggregate_q`.
+
+    Returns:
+        Values, shape (num_critics, batch).
+    """
+    by_state = q.reshape(len(q), -1, num_actions)
+    chosen = aggregate_q(by_state, aggregation, lcb_coef).argmax(dim=-1, keepdim=True)
+    return by_state.gather(-1, chosen.expand(len(q), -1, -1)).squeeze(-1)
+
+
+def normalized(term: Tensor, scale: Tensor) -> Tensor:
+    """Return ``-term / scale`` where ``scale`` is the mean magnitude of what ``term`` averages, as a constant.
+
+    Args:
+        term: Mean to be maximised, scalar.
+        scale: Mean magnitude over the global batch, scalar; receives no gradient.
+    """
+    return -term / scale.detach()
+
+
+def actor_loss(terms: ActorTerms, value_scale: Tensor, entropy_scale: Tensor, eta: float) -> Tensor:
+    """Return ``L_bc + eta L_q + alpha L_ent`` (arXiv 2402.04080, eq. 13 and section 3.3), a scalar.
+
+    Args:
+        terms: Terms of this rank's batch.
+        value_scale: Mean magnitude of the Q-values over the global batch, scalar.
+        entropy_scale: ``terms.entropy_scale`` averaged over the global batch, scalar.
+        eta: Weight of the Q term; 0 leaves it out.
+    """
+    loss = terms.bc_loss
+    if eta != 0:
+        loss = loss + eta * normalized(terms.value, value_scale)
+    return loss + normalized((terms.entropy_coef * terms.entropy).mean(), entropy_scale)

@@ -1,0 +1,152 @@
+"""What a gradient step minimises: losses and gradients of one batch, as functions of networks, batch and noise."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from edp_lightning.acceleration.critic_passes import CriticPasses, with_action_gradient
+from edp_lightning.acceleration.fused_networks import FusedCriticPasses, fused_noise_network
+from edp_lightning.acceleration.native.perceptrons import FusedPerceptrons
+from edp_lightning.algorithms.losses import ActorTerms, BackupChoice, CriticTerms, best_of_actions, max_over_actions, td_target
+from edp_lightning.algorithms.noise import StepNoise
+from edp_lightning.data.transitions import Batch
+from edp_lightning.networks.ensemble import QAggregation, QEnsemble, aggregate_q
+from edp_lightning.policies.diffusion import UNIT_OF_ENTROPY, BehaviorLoss, DiffusionPolicy, EntropyEstimator
+from edp_lightning.policies.prediction_error import squared_error_sums
+
+
+@dataclass(frozen=True)
+class Networks:
+    """The networks of a gradient step; ``normalizer`` maps observations to what all others see."""
+
+    normalizer: nn.Module
+    actor: DiffusionPolicy
+    ema_actor: DiffusionPolicy
+    critic: QEnsemble
+    target_critic: QEnsemble
+
+
+@dataclass(frozen=True)
+class ObjectiveOptions:
+    """Options of the losses, named and explained as in ``EntropyDiffusionPolicy``."""
+
+    bc_loss: BehaviorLoss
+    eta: float
+    entropy: EntropyEstimator
+    q_aggregation: QAggregation
+    lcb_coef: float
+    discount: float
+    num_backup_actions: int
+    backup_choice: BackupChoice
+
+
+class Objectives:
+    """Losses and gradients of one batch.
+
+    Args:
+        networks: The networks, used and never changed.
+        options: What to compute.
+        entropy_coef: Maps normalised observations (states, observation_dim) to the entropy coefficient, scalar or (states,).
+        prepare: Wraps each pure function once, for example with ``compile_or_eager``.
+        fused: Used for the passes through the critics and for the sampling chain instead.
+    """
+
+    def __init__(
+        self,
+        networks: Networks,
+        options: ObjectiveOptions,
+        entropy_coef: Callable[[Tensor], Tensor],
+        prepare: Callable[[Any], Any],
+        fused: FusedPerceptrons | None = None,
+    ) -> None:
+        self.networks = networks
+        self.options = options
+        self.entropy_coef = entropy_coef
+        self._fused = fused
+        self._passes = CriticPasses(prepare) if fused is None else FusedCriticPasses(fused)
+        # A fused pass cannot be compiled into another function.
+        sample_inputs = prepare(self.sample_inputs) if fused is None else self.sample_inputs
+        self._sample_inputs: Callable[..., tuple[Tensor, Tensor]] = sample_inputs
+        self._predict_clean: Callable[..., tuple[Tensor, Tensor, Tensor]] = prepare(self.predict_clean)
+        self._judge_clean: Callable[..., tuple[Tensor, Tensor, Tensor, Tensor]] = prepare(self.judge_clean)
+
+    @torch.no_grad()
+    def critic_terms(self, batch: Batch, noise: StepNoise) -> CriticTerms:
+        """Return the TD loss with its gradients; targets are constants."""
+        o, n = self.options, self.networks
+        inputs, next_inputs = self._sample_inputs(batch, noise)
+        next_q = self._passes.values(n.target_critic, next_inputs)
+        if o.backup_choice == "critic":
+            next_q = max_over_actions(next_q, o.num_backup_actions)
+        else:
+            next_q = best_of_actions(next_q, o.num_backup_actions, o.q_aggregation, o.lcb_coef)
+        target = td_target(batch.reward, batch.terminated, batch.steps, next_q, o.discount)
+        loss, q, gradients = self._passes.td_gradients(n.critic, inputs, target)
+        return CriticTerms(loss, q, target, gradients)
+
+    @torch.no_grad()
+    def sample_inputs(self, batch: Batch, noise: StepNoise) -> tuple[Tensor, Tensor]:
+        """Return what the critics see of (s, a), shape (batch, observation_dim + action_dim), and of s' with sampled a'.
+
+        The second has ``num_backup_actions`` rows per next state, next to each other.
+        """
+        n = self.networks
+        next_observation = n.normalizer(batch.next_observation)
+        next_observation = next_observation.repeat_interleave(self.options.num_backup_actions, dim=0)
+        fused = None if self._fused is None else fused_noise_network(n.ema_actor.network, self._fused)
+        next_action = n.ema_actor.sample(next_observation, noise.next_action, fused)
+        inputs = torch.cat([n.normalizer(batch.observation), batch.action], dim=-1)
+        return inputs, torch.cat([next_observation, next_action], dim=-1)
+
+    def actor_terms(self, batch: Batch, noise: StepNoise) -> ActorTerms:
+        """Return behaviour loss, value and entropy of the one-step prediction; one network pass serves all three.
+
+        The terms carry gradients for the actor alone.
+        """
+        bc_loss, clean, observation = self._predict_clean(batch, noise)
+        q = derivative = None
+        if self.options.eta != 0:
+            action = clean.detach().clamp(-1.0, 1.0)
+            inputs = torch.cat([observation, action], dim=-1)
+            q, derivative = self._passes.action_values(self.networks.critic, inputs, action.shape[-1])
+        judged = self._judge_clean(clean, observation, noise, q, derivative)
+        if self.options.entropy == "none":
+            coef = clean.new_zeros(())
+        else:  # changes between steps: not part of what is compiled
+            coef = self.entropy_coef(observation[: noise.entropy.shape[1]])
+        policy, errors = self.networks.actor, None
+        if policy.prediction_error is not None:
+            errors = squared_error_sums(policy.clip(clean.detach()), batch.action, noise.time, policy.sde.num_steps)
+        return ActorTerms(bc_loss, *judged, coef, errors)
+
+    def predict_clean(self, batch: Batch, noise: StepNoise) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the behaviour loss (scalar), the one-step prediction a0hat and the normalised observation."""
+        policy = self.networks.actor
+        observation = self.networks.normalizer(batch.observation)
+        noisy = policy.sde.diffuse(batch.action, noise.time, noise.action)
+        predicted = policy.network(noisy, noise.time, observation)
+        bc_loss = policy.behavior_loss(batch.action, noisy, noise.time, noise.action, predicted, self.options.bc_loss)
+        return bc_loss, policy.sde.predict_clean(noisy, noise.time, predicted), observation
+
+    def judge_clean(
+        self, clean: Tensor, observation: Tensor, noise: StepNoise, q: Tensor | None, derivative: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return value, its scale, entropy estimates and their scale, as in ``ActorTerms``.
+
+        ``q`` are the critics' values of clip(a0hat), ``derivative`` their derivatives by it; None where eta is 0.
+        """
+        o = self.options
+        value = value_scale = entropy = clean.new_zeros(())
+        entropy_scale = clean.new_ones(())
+        if q is not None and derivative is not None:
+            values = with_action_gradient(q, derivative, clean.clamp(-1.0, 1.0))
+            value = aggregate_q(values, o.q_aggregation, o.lcb_coef).mean()
+            value_scale = q.abs().mean()
+        if o.entropy != "none":
+            entropy = self.networks.actor.entropy(o.entropy, clean, observation, noise.entropy)
+            if UNIT_OF_ENTROPY[o.entropy] == "mean magnitude":
+                entropy_scale = entropy.detach().abs().mean()
+        return value, value_scale, entropy, entropy_scale

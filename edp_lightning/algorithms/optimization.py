@@ -1,0 +1,83 @@
+"""From a loss to changed weights: averaged gradients, clipping, learning-rate schedule."""
+
+import math
+from typing import Any, Literal, NamedTuple
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from edp_lightning.runs.ranks import is_distributed
+
+LRSchedule = Literal["constant", "cosine"]
+
+
+def learning_rate(base: float, schedule: LRSchedule, step: int, max_steps: int) -> float:
+    """Return the learning rate of a gradient step, a function of the step's number only (nothing to save for resume).
+
+    Args:
+        base: Rate at step 0.
+        schedule: ``constant``, or ``cosine`` from ``base`` to 0 at ``max_steps``.
+        step: Number of finished gradient steps.
+        max_steps: Length of the run in gradient steps, -1 if unbounded.
+
+    Raises:
+        ValueError: If the schedule is ``cosine`` and the run has no length.
+    """
+    if schedule == "constant":
+        return base
+    if max_steps <= 0:
+        raise ValueError("lr_schedule 'cosine' needs trainer.max_steps")
+    return base * 0.5 * (1 + math.cos(math.pi * min(step / max_steps, 1.0)))
+
+
+def set_learning_rate(optimizer: Any, rate: float) -> None:
+    """Set the learning rate of all parameter groups."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+
+
+def average_over_ranks(gradients: list[Tensor]) -> list[Tensor]:
+    """Return gradients averaged over all ranks with one all-reduce; unchanged without a process group."""
+    if not is_distributed():
+        return gradients
+    flat = torch.cat([g.reshape(-1) for g in gradients])
+    dist.all_reduce(flat)
+    flat /= dist.get_world_size()
+    pieces = torch.split(flat, [g.numel() for g in gradients])
+    return [piece.view_as(g) for piece, g in zip(pieces, gradients, strict=True)]
+
+
+def loss_gradients(loss: Tensor, network: nn.Module) -> list[Tensor]:
+    """Return the gradients of ``loss`` for the parameters of ``network`` alone, in their order.
+
+    ``torch.autograd.grad`` keeps two losses in one batch out of DistributedDataParallel's reducer, which expects a single
+    backward pass over all parameters.
+    """
+    return list(torch.autograd.grad(loss, list(network.parameters())))
+
+
+class GradientNorms(NamedTuple):
+    """Norms before clipping, over the averaged gradients.
+
+    Attributes:
+        joint: Norm of all gradients of a network together, scalar.
+        tensors: Norm of each parameter's gradient, in the order of the parameters, shape (parameters,).
+    """
+
+    joint: Tensor
+    tensors: Tensor
+
+
+def apply_gradients(optimizer: Any, network: nn.Module, gradients: list[Tensor], clip_norm: float | None) -> GradientNorms:
+    """Average ``gradients`` (in the order of the network's parameters) over ranks, clip their joint norm and step."""
+    parameters = list(network.parameters())
+    gradients = average_over_ranks(gradients)
+    for parameter, gradient in zip(parameters, gradients, strict=True):
+        parameter.grad = gradient
+    tensors = torch.stack(torch._foreach_norm(gradients))
+    joint = torch.linalg.vector_norm(tensors)
+    if clip_norm is not None:
+        torch.nn.utils.clip_grads_with_norm_(parameters, clip_norm, joint)
+    optimizer.step()
+    return GradientNorms(joint, tensors)

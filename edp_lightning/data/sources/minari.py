@@ -1,0 +1,286 @@
+"""Reads local Minari sets and checks them: a wrong row would be learned silently."""
+
+import difflib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from gymnasium.envs.registration import EnvSpec
+from gymnasium.spaces import Box
+from minari.storage import get_dataset_path
+from numpy.typing import NDArray
+
+from edp_lightning.collect.tasks import DATASET_IDS
+from edp_lightning.data.sources.minari_files import FORMATS, data_files, raw_episodes
+from edp_lightning.data.sources.stored import environment_spec, finite, flags, one_per_step, space
+from edp_lightning.data.transitions import Episode
+from edp_lightning.environments.families import FAMILIES, ObservationView
+from edp_lightning.environments.scores import ScoreReference, from_metadata
+from edp_lightning.errors import UserError
+
+
+@dataclass(frozen=True)
+class MinariSet:
+    """A set on disk.
+
+    Attributes:
+        dataset_id: Minari id.
+        path: Its data folder.
+        metadata: Contents of metadata.json.
+        spec: Environment it was collected in, if it says so.
+        evaluation_spec: Environment it names for evaluation, if it does.
+        action_space: Box of the actions.
+        notes: What the last reading had to mend.
+    """
+
+    dataset_id: str
+    path: Path
+    metadata: dict[str, Any]
+    spec: EnvSpec | None
+    evaluation_spec: EnvSpec | None
+    action_space: Box
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def locally_collected(self) -> bool:
+        """Whether this package wrote it on some machine, as opposed to a published set."""
+        author = self.metadata.get("author")
+        return "edp_lightning" in author if isinstance(author, (str, list)) else False
+
+    @property
+    def origin(self) -> str:
+        """Return who made it, in words."""
+        return "collected locally by edp_lightning" if self.locally_collected else "published set"
+
+    @property
+    def algorithm(self) -> str:
+        """Return what acted, as far as the set says so."""
+        return str(self.metadata.get("algorithm_name"))
+
+    @property
+    def views(self) -> None:
+        """All views of the environment's family can be read."""
+        return
+
+    @property
+    def no_environment(self) -> str:
+        """Return why there is no evaluation, if there is none."""
+        return (
+            "" if self.spec or self.evaluation_spec else "the set names no environment; set data.environment to a gymnasium id"
+        )
+
+    @property
+    def action_low(self) -> NDArray[np.float32]:
+        """Return the lower bounds of the actions."""
+        return np.asarray(self.action_space.low, dtype=np.float32)
+
+    @property
+    def action_high(self) -> NDArray[np.float32]:
+        """Return the upper bounds of the actions."""
+        return np.asarray(self.action_space.high, dtype=np.float32)
+
+    @property
+    def score_reference(self) -> ScoreReference | None:
+        """Return the reference stored with the set."""
+        return from_metadata(self.metadata)
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """Return the files that decide the episodes."""
+        return (self.path / "metadata.json", *data_files(self.path, self.data_format))
+
+    @property
+    def stale_goals(self) -> bool:
+        """Return whether episodes begin with an old goal: reset_target draws the new one after building the observation."""
+        return bool(self.spec and self.spec.kwargs.get("reset_target"))
+
+    @property
+    def data_format(self) -> str:
+        """Return how the episodes are stored; sets from before Minari had a choice are HDF5."""
+        return str(self.metadata.get("data_format", "hdf5"))
+
+    def episodes(self, view: ObservationView) -> Iterator[Episode]:
+        """Yield all episodes through a view, in the order of their numbers."""
+        return read_episodes(self, view)
+
+
+def is_local(dataset_id: str) -> bool:
+    """Return whether a set of this id is on disk."""
+    return Path(get_dataset_path(dataset_id), "data", "metadata.json").is_file()
+
+
+def open_set(dataset_id: str) -> MinariSet:
+    """Return a local set.
+
+    Raises:
+        UserError: If it is missing, in another format, or its actions are not a bounded box.
+    """
+    if not is_local(dataset_id):
+        raise UserError(missing_message(dataset_id))
+    path = get_dataset_path(dataset_id) / "data"
+    try:
+        metadata = json.loads((path / "metadata.json").read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"dataset {dataset_id}: {path / 'metadata.json'} cannot be read ({error}); fetch the set again"
+        ) from error
+    if not isinstance(metadata, dict):
+        raise UserError(f"dataset {dataset_id}: {path / 'metadata.json'} holds no mapping; fetch the set again")
+    data_format = str(metadata.get("data_format", "hdf5"))
+    if data_format not in FORMATS:
+        raise UserError(f"dataset {dataset_id} has data_format {data_format!r}: {', '.join(FORMATS)} can be read")
+    if not any(file.is_file() for file in data_files(path, data_format)):
+        raise UserError(f"dataset {dataset_id}: {path} has metadata.json but no {data_format} data; fetch the set again")
+    box = space(metadata, "action_space", f"dataset {dataset_id}")
+    if not isinstance(box, Box) or len(box.shape) != 1:
+        raise UserError(f"dataset {dataset_id} has action space {box}: only continuous actions (a one-dimensional Box) work")
+    if not (np.isfinite(box.low).all() and np.isfinite(box.high).all() and (box.low < box.high).all()):
+        raise UserError(f"dataset {dataset_id} has an unbounded or empty action box {box}: actions are scaled to [-1, 1]")
+    specs = [environment_spec(metadata, key, f"dataset {dataset_id}") for key in ("env_spec", "eval_env_spec")]
+    return MinariSet(dataset_id, path, metadata, specs[0], specs[1], box)
+
+
+def missing_message(dataset_id: str) -> str:
+    """Return what is missing, where it was looked for, and how to get it."""
+    root = get_dataset_path("")
+    names = {own: name for name, own in DATASET_IDS.items()}
+    if dataset_id in names:
+        fix = f"collect it with: python -m edp_lightning collect {names[dataset_id]}"
+    else:
+        local = [p.parent.parent.relative_to(root).as_posix() for p in root.glob("**/data/metadata.json")]
+        close = difflib.get_close_matches(dataset_id, sorted({*local, *names}), n=3)
+        hint = f"did you mean {' or '.join(close)}? Otherwise " if close else ""
+        namespace = dataset_id.partition("/")[0]
+        fix = (
+            f"{hint}download it with data.download: true (needs pip install 'minari[hf]' and network), or copy it there: "
+            f"huggingface-cli download farama-minari/{namespace} --repo-type dataset "
+            f"--include '{dataset_id.partition('/')[2]}/*' --local-dir {root / namespace}"
+        )
+    return f"dataset {dataset_id} is not on this machine (looked in {root}); {fix}"
+
+
+def read_episodes(dataset: MinariSet, view: ObservationView) -> Iterator[Episode]:
+    """Yield all episodes through a view, in the order of their numbers.
+
+    Raises:
+        UserError: Naming dataset and episode, if rows are missing, misaligned, empty or not finite.
+    """
+    where = f"dataset {dataset.dataset_id}"
+    dataset.notes.clear()
+    count = mended = width = 0
+    try:
+        for number, raw in raw_episodes(where, dataset.path, dataset.data_format):
+            stored = _episode(f"{where}, episode {number}", raw, dataset, view)
+            episode = _limit_is_truncation(stored, dataset.spec)
+            if count and episode.observation.shape[1] != width:
+                found = episode.observation.shape[1]
+                raise UserError(f"{where}, episode {number}: observations of {found} numbers, before it {width}")
+            width = episode.observation.shape[1]
+            count += 1
+            mended += episode is not stored
+            yield episode
+    except OSError as error:
+        raise UserError(
+            f"{where}: a file in {dataset.path} is truncated or not {dataset.data_format} ({error}); fetch it again"
+        ) from error
+    if not count:
+        raise UserError(f"{where} has no episodes")
+    expected = dataset.metadata.get("total_episodes")
+    if isinstance(expected, int) and expected != count:
+        raise UserError(
+            f"{where}: metadata.json speaks of {expected} episodes, {dataset.path} holds {count}: "
+            "an incomplete copy; fetch the set again"
+        )
+    if mended:
+        dataset.notes.append(f"{mended} time limits were stored as terminations; they are truncations, values bootstrap there")
+    if dataset.stale_goals and "desired_goal" in view.keys:
+        dataset.notes.append("first desired_goal of every episode was the one before; replaced by the second")
+
+
+def _limit_is_truncation(episode: Episode, spec: EnvSpec | None) -> Episode:
+    """Return an episode whose termination at the time limit alone is a truncation.
+
+    Gymnasium's time limit sets ``truncated`` at that step whatever the task says, so a set without it writes limits as ends.
+    """
+    if spec is None or str(spec.entry_point) not in FAMILIES or len(episode) != spec.max_episode_steps:
+        return episode
+    if not episode.terminated[-1] or episode.truncated[-1]:
+        return episode
+    last = np.arange(len(episode)) == len(episode) - 1
+    return replace(episode, terminated=episode.terminated & ~last, truncated=episode.truncated | last)
+
+
+def _episode(where: str, raw: Mapping[str, Any], dataset: MinariSet, view: ObservationView) -> Episode:
+    if hasattr(raw, "dtype"):
+        raise UserError(f"{where}: a group of arrays is expected here, the file has an array")
+    for name in ("observations", "actions", "rewards", "terminations", "truncations"):
+        if name not in raw:
+            raise UserError(f"{where}: no {name} in the file")
+    rewards = one_per_step(raw["rewards"], np.float32, f"{where}: rewards")
+    actions = finite(raw["actions"], np.float32, f"{where}: actions")
+    observations = _observations(raw["observations"], view, dataset.spec is None, where)
+    ends = [flags(raw[name], f"{where}: {name}") for name in ("terminations", "truncations")]
+    steps = len(rewards)
+    if steps == 0:
+        raise UserError(f"{where} is empty: remove it from the set")
+    sizes = {"actions": len(actions), "terminations": len(ends[0]), "truncations": len(ends[1])}
+    for name, size in sizes.items():
+        if size != steps:
+            raise UserError(f"{where}: {size} {name} for {steps} rewards")
+    if actions.shape[1:] != dataset.action_space.shape:
+        raise UserError(f"{where}: actions of shape {actions.shape[1:]}, the space says {dataset.action_space.shape}")
+    rows = {len(value) for value in observations.values()}
+    if rows != {steps + 1}:
+        raise UserError(f"{where}: {sorted(rows)} observations for {steps} steps; a set must store T + 1 (update it)")
+    if dataset.stale_goals and "desired_goal" in observations:
+        goal = observations["desired_goal"]
+        observations["desired_goal"] = np.concatenate([goal[1:2], goal[1:]])
+    flat = observations[""].astype(np.float32) if "" in observations else view(_nest(observations))
+    position = observations.get("achieved_goal")
+    return Episode(
+        observation=flat.reshape(steps + 1, -1),
+        action=actions,
+        reward=rewards,
+        terminated=ends[0],
+        truncated=ends[1],
+        position=None if position is None or position.ndim != 2 else position.astype(np.float32),
+    )
+
+
+def _observations(node: Any, view: ObservationView, flat: bool, where: str) -> dict[str, NDArray[Any]]:
+    """Return the arrays a view needs by key, and the achieved goal; with ``flat``, the view's array itself may be stored."""
+    if hasattr(node, "dtype") and (flat or not view.keys):
+        return {"": finite(node, np.float32, f"{where}: observations")}
+    if not view.keys:
+        raise UserError(f"{where}: observations are a Dict with keys {', '.join(node)}; choose a data.view for it")
+    found = {}
+    for key in dict.fromkeys((*view.keys, "achieved_goal")):
+        leaf = _leaf(node, key)
+        if leaf is not None:
+            found[key] = finite(leaf, np.float64, f"{where}: observation {key}")
+        elif key in view.keys:
+            raise UserError(f"{where}: the view {view.name} needs the observation {key}, which is not in the file")
+    return found
+
+
+def _leaf(node: Any, key: str) -> Any:
+    """Return what lies under ``a/b`` in nested mappings, or None."""
+    for part in key.split("/"):
+        if hasattr(node, "dtype") or part not in node:
+            return None
+        node = node[part]
+    return node
+
+
+def _nest(flat: dict[str, NDArray[Any]]) -> dict[str, Any]:
+    nested: dict[str, Any] = {}
+    for key, value in flat.items():
+        *parents, leaf = key.split("/")
+        node = nested
+        for parent in parents:
+            node = node.setdefault(parent, {})
+        node[leaf] = value
+    return nested

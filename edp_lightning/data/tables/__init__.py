@@ -1,0 +1,1 @@
+"""From episodes to rows of transitions: rewards, normalisation, cache."""

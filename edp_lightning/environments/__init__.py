@@ -1,0 +1,1 @@
+"""Which environment judges what, and how it looks to a policy."""

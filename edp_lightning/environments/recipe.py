@@ -1,0 +1,242 @@
+"""Recipes of the environments in which policies trained on a dataset are judged."""
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import gymnasium as gym
+from gymnasium.envs.registration import EnvSpec
+
+from edp_lightning.environments.families import Floats, ObservationView, family_of
+from edp_lightning.environments.mazes import WALL
+from edp_lightning.environments.quiet import quiet_gymnasium, register_robotics
+from edp_lightning.environments.scores import ScoreReference
+from edp_lightning.environments.wrappers import ActionChunks, FlatObservation, MazeProgress
+from edp_lightning.errors import UserError
+
+
+@dataclass(frozen=True)
+class EvaluationEnvironment:
+    """Recipe of the environment in which policies trained on a dataset are judged. Picklable.
+
+    Attributes:
+        spec_json: Gymnasium's EnvSpec as JSON.
+        view: How observations are flattened.
+        max_episode_steps: Horizon.
+        score_reference: For normalised scores, if there is one.
+        success: Whether reaching the goal is the score.
+        fixed_goal: World coordinates of the goal for views that do not show it; None leaves the environment's own goal.
+        action_chunk: Actions per decision of the policy.
+    """
+
+    spec_json: str
+    view: ObservationView
+    max_episode_steps: int | None
+    score_reference: ScoreReference | None
+    success: bool
+    fixed_goal: tuple[float, float] | None = None
+    action_chunk: int = 1
+
+    def make(self, render_mode: str | None = None) -> gym.Env[Floats, Floats]:
+        """Return a fresh environment with flat float32 observations, a step of which takes a chunk of actions.
+
+        Args:
+            render_mode: ``rgb_array`` lets it draw itself.
+        """
+        spec = EnvSpec.from_json(self.spec_json)
+        spec.max_episode_steps = self.max_episode_steps
+        if render_mode is not None:  # environments that draw nothing need not know the argument
+            spec.kwargs["render_mode"] = render_mode
+        with quiet_gymnasium():
+            register_robotics()
+            env = gym.make(spec, disable_env_checker=True)
+        if hasattr(env.unwrapped, "maze"):
+            env = MazeProgress(env, self.fixed_goal, family_of(spec).torso_quaternion)
+        if self.action_chunk > 1:
+            env = ActionChunks(env, self.action_chunk)
+        return FlatObservation(env, self.view)
+
+    def check_widths(self, observation_dim: int, action_dim: int) -> None:
+        """Raise unless the environment observes and acts as the data do.
+
+        Raises:
+            UserError: Naming the widths that differ.
+        """
+        env = self.make()
+        found = {"observations": env.observation_space.shape, "actions": env.action_space.shape}
+        env.close()
+        for name, width in (("observations", observation_dim), ("actions", action_dim)):
+            if found[name] != (width,):
+                raise UserError(
+                    f"environment {EnvSpec.from_json(self.spec_json).id} has {name} of shape {found[name]} through view "
+                    f"{self.view.name}, the data have {(width,)}: choose another data.environment or data.view"
+                )
+
+    def summary(self) -> str:
+        """Return in words where policies are judged, by which measure, and where its reference comes from."""
+        text = f"{EnvSpec.from_json(self.spec_json).id}, {self.max_episode_steps} steps"
+        if self.success:
+            return f"{text}, success rate"
+        reference = self.score_reference
+        if reference is None:
+            return f"{text}, plain returns: no reference pair is known"
+        return f"{text}, score 0 = return {reference.minimum:g}, 100 = return {reference.maximum:g} ({reference.origin})"
+
+    def describe(self) -> dict[str, Any]:
+        """Return plain facts for result files."""
+        spec = EnvSpec.from_json(self.spec_json)
+        reference = self.score_reference
+        return {
+            "id": spec.id,
+            "arguments": {key: _plain(value) for key, value in spec.kwargs.items()},
+            "max_episode_steps": self.max_episode_steps,
+            "view": self.view.name,
+            "fixed_goal": list(self.fixed_goal) if self.fixed_goal else None,
+            "action_chunk": self.action_chunk,
+            "score_reference": None if reference is None else [reference.minimum, reference.maximum, reference.origin],
+        }
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, (str, int, float, bool)) or value is None:
+        return value
+    if isinstance(value, (list, tuple)):
+        return [_plain(v) for v in value]
+    return str(value)
+
+
+def evaluation_environment(
+    dataset_id: str,
+    spec: EnvSpec | None,
+    evaluation_spec: EnvSpec | None,
+    view: ObservationView,
+    stored_reference: ScoreReference | None = None,
+    arguments: Mapping[str, Any] | None = None,
+    action_chunk: int = 1,
+) -> EvaluationEnvironment | None:
+    """Return the recipe for a dataset, or None if it names no environment.
+
+    Args:
+        dataset_id: Name of the set, for messages.
+        spec: Environment the data were collected in.
+        evaluation_spec: Environment named for evaluation, by the set or by the user.
+        view: Observation view.
+        stored_reference: Score reference stored with the set; the family's own is preferred.
+        arguments: Arguments of the environment that the user chose; they win over the family's.
+        action_chunk: Actions per decision of the policy.
+
+    Raises:
+        UserError: If the two environments are versions of one task, whose physics differ.
+    """
+    chosen = evaluation_spec or spec
+    if chosen is None:
+        return None
+    if spec is not None:
+        refuse_mixed_versions(dataset_id, spec, chosen)
+    family = family_of(chosen)
+    chosen = copy.deepcopy(chosen)
+    chosen.kwargs.update({**family.kwargs, **(arguments or {})})
+    if spec is not None and _is_turned(chosen.kwargs.get("maze_map"), spec.kwargs.get("maze_map")):
+        # Minari's AntMaze umaze sets publish the evaluation maze turned against the data (Farama-Foundation/Minari#304).
+        chosen.kwargs["maze_map"] = _turned(chosen.kwargs["maze_map"])
+    shows_goal = not family.cell_size or "desired_goal" in view.keys
+    return EvaluationEnvironment(
+        spec_json=chosen.to_json(),
+        view=view,
+        max_episode_steps=family.max_episode_steps or chosen.max_episode_steps,
+        score_reference=family.reference or stored_reference,
+        success=family.success,
+        fixed_goal=None if shows_goal else goal_position(chosen, family.cell_size, dataset_id),
+        action_chunk=action_chunk,
+    )
+
+
+REWARD_FREE_ARGUMENTS = {"maze_map", "continuing_task", "reset_target", "render_mode", "max_episode_steps"}
+"""Arguments of environments that change where episodes start and end, or what is drawn, but not what a step pays."""
+
+
+def reward_mismatch(spec: EnvSpec | None, environment: EvaluationEnvironment | None, terminals: str) -> str:
+    """Return why the evaluation's rewards are not those that training values, or nothing if they are.
+
+    Args:
+        spec: Environment the data were collected in.
+        environment: Recipe of the evaluation.
+        terminals: What ends an episode in training's data; mazes end at the goal when they are evaluated.
+    """
+    if spec is None or environment is None:
+        return "the set does not say in which environment it was collected"
+    evaluated = EnvSpec.from_json(environment.spec_json)
+    if str(spec.entry_point) != str(evaluated.entry_point):
+        return f"data and evaluation come from different environments, {spec.id} and {evaluated.id}"
+    if family_of(evaluated).cell_size and terminals == "env":
+        return "the evaluation ends at the goal, which training's data (data.terminals: env) do not"
+    names = {*spec.kwargs, *evaluated.kwargs} - REWARD_FREE_ARGUMENTS
+    missing = object()
+    differing = sorted(n for n in names if _plain(spec.kwargs.get(n, missing)) != _plain(evaluated.kwargs.get(n, missing)))
+    if differing:
+        return f"the evaluation's environment has other arguments than the data's: {', '.join(differing)}"
+    return ""
+
+
+def environment_spec(name: str, arguments: Mapping[str, Any] | None = None) -> EnvSpec:
+    """Return a copy of a registered environment's spec with further arguments.
+
+    Args:
+        name: Gymnasium id, those of gymnasium-robotics included.
+        arguments: Keyword arguments that are added to the registered ones.
+
+    Raises:
+        UserError: If there is no such environment.
+    """
+    register_robotics()
+    try:
+        with quiet_gymnasium():
+            spec = copy.deepcopy(gym.spec(name))
+    except gym.error.Error as error:
+        raise UserError(f"data.environment: gymnasium knows no {name!r} ({error})") from error
+    spec.kwargs.update(arguments or {})
+    return spec
+
+
+def refuse_mixed_versions(dataset_id: str, collected: EnvSpec, evaluated: EnvSpec) -> None:
+    """Raise if two environments are different versions of one task, such as Walker2d-v4 and -v5.
+
+    Raises:
+        UserError: Naming both.
+    """
+    same_task = (collected.namespace, collected.name) == (evaluated.namespace, evaluated.name)
+    if same_task and collected.version != evaluated.version:
+        raise UserError(
+            f"dataset {dataset_id} was collected in {collected.id}, but would be evaluated in {evaluated.id}: versions of an "
+            f"environment differ in physics and observations; set data.environment: {collected.id}"
+        )
+
+
+def _walls(cells: Sequence[Sequence[Any]]) -> list[list[bool]]:
+    return [[cell == WALL for cell in row] for row in cells]
+
+
+def _turned(cells: Sequence[Sequence[Any]]) -> list[list[Any]]:
+    return [list(reversed(row)) for row in reversed(cells)]
+
+
+def _is_turned(evaluated: Any, collected: Any) -> bool:
+    """Return whether a maze has the walls of another one only after half a turn."""
+    if not evaluated or not collected:
+        return False
+    return _walls(evaluated) != _walls(collected) and _walls(_turned(evaluated)) == _walls(collected)
+
+
+def goal_position(spec: EnvSpec, cell_size: float, dataset_id: str) -> tuple[float, float]:
+    """Return the centre of the only goal cell of a maze, in metres; the maze's centre is the origin.
+
+    Raises:
+        UserError: If the maze has none or several, so that there is no goal to relabel to.
+    """
+    cells = spec.kwargs["maze_map"]
+    goals = [(i, j) for i, row in enumerate(cells) for j, cell in enumerate(row) if cell == "g"]
+    if len(goals) != 1:
+        raise UserError(f"dataset {dataset_id}: its evaluation maze has {len(goals)} goal cells; this view needs exactly one")
+    (row, column) = goals[0]
+    return (column + 0.5 - len(cells[0]) / 2) * cell_size, (len(cells) / 2 - row - 0.5) * cell_size

@@ -1,0 +1,1 @@
+"""Episodes, what they say, and what is written about them."""

@@ -1,0 +1,91 @@
+"""Episodes played in a process of their own, with the policy of a checkpoint file, while training goes on."""
+
+import multiprocessing
+import traceback
+from collections.abc import Sequence
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from edp_lightning.environments.workers import LocalEnvironments
+from edp_lightning.evaluation.rollout import EpisodeResult, rollout
+from edp_lightning.runs.stop_signals import signals_kept_from_children
+
+if TYPE_CHECKING:  # the module is imported for --help, environments are not
+    from edp_lightning.environments.recipe import EvaluationEnvironment
+
+
+class BackgroundRollout:
+    """Starts the process. It has one thread and no GPU, and ends with the episodes, or with this process.
+
+    Args:
+        checkpoint: File with the policy; must stay until the episodes are played.
+        environment: Recipe of the environment.
+        seeds: Reset seed of each episode.
+        num_envs: Environments that run side by side.
+        record: Keep every step in ``EpisodeResult.trajectory``.
+    """
+
+    def __init__(
+        self, checkpoint: Path, environment: "EvaluationEnvironment", seeds: Sequence[int], num_envs: int, record: bool
+    ) -> None:
+        context = multiprocessing.get_context("spawn")  # a fork would copy the locks of threads that it does not copy
+        self._pipe, theirs = context.Pipe(duplex=False)
+        arguments = (theirs, str(checkpoint), environment, list(seeds), num_envs, record)
+        self._process = context.Process(target=_play, args=arguments, daemon=True)
+        # A batch system's SIGTERM goes to all processes: the run decides on it, and this one must not lose its episodes.
+        with signals_kept_from_children():
+            self._process.start()
+        theirs.close()
+
+    def ready(self) -> bool:
+        """Return whether :meth:`results` would return, or raise, at once."""
+        return self._pipe.poll()
+
+    def results(self) -> list[EpisodeResult]:
+        """Wait for the episodes and return them in the order of their seeds.
+
+        Raises:
+            RuntimeError: With the traceback, if the rollouts failed; or if the process died.
+        """
+        try:
+            answer = self._pipe.recv()
+        except (EOFError, OSError) as error:
+            raise RuntimeError("the process of the background evaluation died") from error
+        finally:
+            self.stop()
+        if isinstance(answer, str):
+            raise RuntimeError(f"the background evaluation failed in its process:\n{answer}")
+        results: list[EpisodeResult] = answer
+        return results
+
+    def stop(self) -> None:
+        """End the process, whether or not it is done."""
+        self._pipe.close()
+        self._process.join(timeout=1)
+        if self._process.is_alive():
+            self._process.kill()
+            self._process.join()
+
+
+def _play(
+    pipe: Connection, checkpoint: str, environment: "EvaluationEnvironment", seeds: list[int], num_envs: int, record: bool
+) -> None:
+    torch.set_num_threads(1)
+    try:
+        from edp_lightning.algorithms.entropy_diffusion import EntropyDiffusionPolicy
+
+        policy = EntropyDiffusionPolicy.load_from_checkpoint(checkpoint, map_location="cpu", weights_only=True).eval()
+        envs = LocalEnvironments([environment.make() for _ in range(min(num_envs, len(seeds)))])
+        try:
+            answer: list[EpisodeResult] | str = rollout(envs, policy.act, seeds, record=record)
+        finally:
+            envs.close()
+    except Exception:  # an environment may raise anything
+        answer = traceback.format_exc()
+    try:
+        pipe.send(answer)
+    except OSError:  # nobody is waiting any more
+        return

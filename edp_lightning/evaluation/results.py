@@ -1,0 +1,60 @@
+"""What a result file says: every episode, and how the numbers came about."""
+
+import datetime
+import platform
+from collections.abc import Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from edp_lightning import __version__
+from edp_lightning.evaluation.rollout import EpisodeResult
+from edp_lightning.runs.checkpoint_io import read_checkpoint
+
+PACKAGES = ("torch", "lightning", "minari", "mujoco", "gymnasium", "gymnasium-robotics", "numpy")
+
+
+def versions() -> dict[str, str]:
+    """Return the versions that a number depends on."""
+    found = {"python": platform.python_version(), "edp_lightning": __version__}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+def result_record(
+    dataset: Mapping[str, Any], environment: Any, results: Sequence[EpisodeResult], scores: Mapping[str, float]
+) -> dict[str, Any]:
+    """Return a JSON-ready record of an evaluation.
+
+    Args:
+        dataset: Where the data came from (id, view, locally collected or not).
+        environment: The evaluation environment; its ``describe()`` goes into the record.
+        results: Every episode.
+        scores: Means over the episodes.
+    """
+    return {
+        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "dataset": dict(dataset),
+        "environment": environment.describe(),
+        "scores": dict(scores),
+        "episodes": [
+            {"seed": r.seed, "return": r.episode_return, "length": r.length, "success": r.success, **r.final} for r in results
+        ],
+        "versions": versions(),
+    }
+
+
+def checkpoint_facts(path: str | Path | None) -> dict[str, Any] | None:
+    """Return which weights were judged: file, gradient steps and training seed; None for an untrained policy."""
+    if not path:
+        return None
+    checkpoint = read_checkpoint(str(path))
+    return {
+        "file": str(path),
+        "gradient_steps": int(checkpoint["global_step"]),
+        "training_seed": checkpoint["hyper_parameters"]["seed"],
+    }

@@ -1,0 +1,314 @@
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from edp_lightning.acceleration import critic_passes
+from edp_lightning.acceleration.native.perceptrons import instruction_sets
+from edp_lightning.algorithms.entropy_diffusion import EntropyDiffusionPolicy
+from edp_lightning.algorithms.losses import max_over_actions, normalized, td_target
+from edp_lightning.algorithms.noise import NoiseSource
+from edp_lightning.algorithms.optimization import apply_gradients, loss_gradients
+from edp_lightning.callbacks import NumericsGuard, TargetNetworkUpdate
+from edp_lightning.data.transitions import Batch
+from edp_lightning.errors import UserError
+from edp_lightning.networks.coefficient import CoefficientNetwork
+from edp_lightning.networks.ensemble import aggregate_q
+
+
+def build(**kwargs):
+    torch.manual_seed(0)
+    options = {"observation_dim": 3, "action_dim": 2, "hidden_dims": [32, 32], "num_critics": 4, "entropy": "none"} | kwargs
+    module = EntropyDiffusionPolicy(**options)
+    module.configure_model()
+    return module
+
+
+def batch(rows=16):
+    generator = torch.Generator().manual_seed(1)
+    observation, following = (torch.randn(rows, 3, generator=generator) for _ in range(2))
+    action = torch.rand(rows, 2, generator=generator) * 2 - 1
+    return Batch(observation, action, torch.randn(rows, generator=generator), following, torch.zeros(rows), torch.ones(rows))
+
+
+def noise(module, rows=16, draws=0, step=0):
+    source = NoiseSource(
+        0,
+        module.actor.sde.num_steps,
+        2,
+        module.num_backup_actions,
+        draws,
+        torch.device("cpu"),
+        chain_draws=module.actor.num_draws,
+    )
+    return source.draw(step, rows)
+
+
+def autograd_terms(module, data, draws):
+    """The same losses the plain way: whole ensemble, autograd through everything, in the order they are stepped."""
+    n = module.num_backup_actions
+    with torch.no_grad():
+        following = module.normalizer(data.next_observation).repeat_interleave(n, dim=0)
+        values = module.target_critic(following, module.ema_actor.sample(following, draws.next_action))
+        target = td_target(data.reward, data.terminated, data.steps, max_over_actions(values, n), module.hparams["discount"])
+    q = module.critic(module.normalizer(data.observation), data.action)
+    critic_loss = (q - target).square().mean()
+    _, clean, observation = module.objectives.predict_clean(data, draws)
+    q = module.critic(observation, clean.clamp(-1.0, 1.0))
+    value = aggregate_q(q, module.q_aggregation, module.lcb_coef).mean()
+    return critic_loss, normalized(value, q.abs().mean())
+
+
+def relative_error(ours, exact):
+    ours, exact = (torch.cat([g.flatten() for g in gradients]) for gradients in (ours, exact))
+    return ((ours - exact).norm() / exact.norm()).item()
+
+
+ERRORS = {"float32": (1e-6, 2e-6, 2e-6), "bfloat16": (5e-3, 1e-2, 5e-2)}
+"""Relative errors: of the losses, of the critics' gradient, of the actor's, where a0hat may cross the action box's edge."""
+
+
+@pytest.mark.parametrize(
+    ("precision", "way", "aggregation"),
+    [
+        ("float32", "eager", "lcb"),
+        ("float32", "eager", "min"),
+        ("bfloat16", "eager", "lcb"),
+        ("float32", "compiled", "lcb"),
+        pytest.param("bfloat16", "compiled", "lcb", marks=pytest.mark.slow),
+        pytest.param(
+            "bfloat16",
+            "fused",
+            "lcb",
+            marks=pytest.mark.skipif(not instruction_sets(), reason="needs a processor with bfloat16"),
+        ),
+    ],
+)
+def test_gradients_of_a_step_equal_autograd(monkeypatch, precision, way, aggregation):
+    loss_error, critic_error, actor_error = ERRORS[precision]
+    monkeypatch.setattr(critic_passes, "CHUNK_BYTES", 256 * 32 * 4)  # two chunks in bfloat16, four in float32
+    options = {"entropy": "none", "max_q_backup": True, "num_backup_actions": 3, "q_aggregation": aggregation}
+    exact, module = build(**options), build(hidden_precision=precision, **options)
+    module.load_state_dict(exact.state_dict())
+    if way == "compiled":
+        monkeypatch.setattr("edp_lightning.algorithms.entropy_diffusion.fused_perceptrons", lambda: None)
+    elif way == "fused":  # nothing else is compiled
+        monkeypatch.setattr("edp_lightning.algorithms.entropy_diffusion.compile_or_eager", lambda function, *_: function)
+    module.prepare_step(compiled=way != "eager")
+    data, draws = batch(256), noise(module, 256)
+    critic_loss, value_loss = autograd_terms(exact, data, draws)
+    critic = module.objectives.critic_terms(data, draws)
+    assert critic.loss.item() == pytest.approx(critic_loss.item(), rel=loss_error)
+    assert relative_error(critic.gradients, loss_gradients(critic_loss, exact.critic)) < critic_error
+    terms = module.objectives.actor_terms(data, draws)
+    ours = normalized(terms.value, terms.value_scale)
+    assert ours.item() == pytest.approx(value_loss.item(), rel=loss_error)
+    assert relative_error(loss_gradients(ours, module.actor), loss_gradients(value_loss, exact.actor)) < actor_error
+
+
+@pytest.mark.parametrize("entropy", ["none", "reference", "bridge", "path"])
+def test_actor_loss_gives_the_critics_no_gradient_and_targets_are_constants(entropy):
+    module = build(entropy=entropy)
+    draws = {"none": 0, "reference": 1, "bridge": 2, "path": 5}[entropy]
+    module.actor_loss(module.objectives.actor_terms(batch(), noise(module, draws=draws))).backward()
+    assert all(p.grad is None for p in [*module.critic.parameters(), *module.target_critic.parameters()])
+    assert all(p.grad is not None for p in module.actor.parameters())
+    module.zero_grad()
+    terms = module.objectives.critic_terms(batch(), noise(module, draws=draws))
+    assert not terms.target.requires_grad
+    assert [g.shape for g in terms.gradients] == [p.shape for p in module.critic.parameters()]
+    assert all(p.grad is None for p in [*module.actor.parameters(), *module.ema_actor.parameters()])
+
+
+def test_both_actors_sample_with_the_error_of_the_trained_one():
+    """The errors of a step are those of the clipped predictions on its own batch."""
+    module = build(reverse_variance="matched")
+    data, draws = batch(), noise(module)
+    terms = module.objectives.actor_terms(data, draws)
+    module.actor.prediction_error.update(terms.squared_errors)
+    noisy = module.actor.sde.diffuse(data.action, draws.time, draws.action)
+    predicted = module.actor.network(noisy, draws.time, data.observation)
+    error = (module.actor.predict_clean(noisy, draws.time, predicted) - data.action).square()
+    for t in range(1, 6):
+        if (draws.time == t).any():
+            torch.testing.assert_close(module.ema_actor.prediction_error()[t], error[draws.time == t].mean(0).detach())
+    assert build().objectives.actor_terms(data, draws).squared_errors is None
+
+
+class NoHostSync(TorchDispatchMode):
+    """Fails where Python reads a number from the device."""
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        assert function is not torch.ops.aten._local_scalar_dense.default, "a gradient step waits for the device"
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("reverse_variance", ["posterior", "matched"])
+def test_a_gradient_step_reads_no_number_from_the_device(reverse_variance):
+    module = build(entropy="reference", max_q_backup=True, reverse_variance=reverse_variance)
+    optimizers = module.configure_optimizers()
+    guard, target_update = NumericsGuard(), TargetNetworkUpdate()
+    trainer = SimpleNamespace(
+        optimizers=optimizers, global_step=1, world_size=1, log_every_n_steps=100, max_steps=-1, strategy=None, global_rank=0
+    )
+    module._trainer = trainer
+    module.optimizers = lambda use_pl_optimizer=True: optimizers
+    module.on_fit_start()
+    target_update.on_train_start(trainer, module)
+    data = batch()
+    with NoHostSync():
+        outputs = module.training_step(data, 0)
+        for callback in (guard, target_update):
+            callback.on_train_batch_end(trainer, module, outputs, data, 0)
+
+
+@pytest.mark.parametrize("reverse_variance", ["posterior", "matched"])
+def test_target_by_an_independent_calculation(reverse_variance):
+    module = build(max_q_backup=True, num_backup_actions=3, discount=0.9, reverse_variance=reverse_variance)
+    data, draws = batch(4), noise(module, 4)
+    _, q, target, _ = module.objectives.critic_terms(data, draws)
+    for row in range(4):
+        actions = module.ema_actor.sample(data.next_observation[row].expand(3, 3), draws.next_action[:, 3 * row : 3 * row + 3])
+        values = module.target_critic(data.next_observation[row].expand(3, 3), actions)
+        for critic in range(4):
+            expected = data.reward[row] + 0.9 * values[critic].max()
+            torch.testing.assert_close(target[critic, row], expected)
+    torch.testing.assert_close(q, module.critic(data.observation, data.action))
+
+
+def test_terminated_rows_do_not_bootstrap():
+    module = build()
+    data = batch()._replace(terminated=torch.ones(16))
+    torch.testing.assert_close(module.objectives.critic_terms(data, noise(module)).target, data.reward.expand(4, 16))
+
+
+def test_behaviour_cloning_learns_a_conditional_action():
+    module = build(eta=0.0, num_candidates=1)
+    optimizer = torch.optim.Adam(module.actor.parameters(), lr=3e-3)
+    for step in range(400):
+        generator = torch.Generator().manual_seed(step)
+        observation = torch.randn(128, 3, generator=generator)
+        action = torch.stack([torch.tanh(observation[:, 0]), -torch.tanh(observation[:, 1])], dim=1)
+        data = Batch(observation, action, torch.zeros(128), observation, torch.zeros(128), torch.ones(128))
+        loss = module.actor_loss(module.objectives.actor_terms(data, noise(module, 128, step=step)))
+        apply_gradients(optimizer, module.actor, loss_gradients(loss, module.actor), None)
+    generators = [torch.Generator().manual_seed(i) for i in range(64)]
+    observation = torch.randn(64, 3, generator=torch.Generator().manual_seed(99))
+    expected = torch.stack([torch.tanh(observation[:, 0]), -torch.tanh(observation[:, 1])], dim=1)
+    assert (module.act(observation, generators) - expected).abs().mean() < 0.15
+
+
+def test_candidates_choose_what_the_target_critics_prefer():
+    module = build(num_candidates=200, candidate_temperature=0.0)
+
+    with torch.no_grad():
+        for parameter in module.target_critic.parameters():
+            parameter.zero_()
+        for layer, row in zip([*module.target_critic.hidden, module.target_critic.output], (3, 0, 0), strict=True):
+            layer.bias.fill_(2.0)  # where Mish rises, so Q rises with the first action, which follows three observations
+            layer.weight[:, row, 0] = 1.0
+    generators = [torch.Generator().manual_seed(i) for i in range(8)]
+    best = module.act(torch.randn(8, 3), generators)
+    module.num_candidates = 1
+    single = module.act(torch.randn(8, 3), generators)
+    assert best[:, 0].mean() > single[:, 0].mean() + 0.3
+
+
+def test_actions_are_in_the_environments_units():
+    module = build()
+    module.action_scaler.set(torch.tensor([-2.0, 0.0]), torch.tensor([2.0, 10.0]))
+    actions = module.act(torch.randn(50, 3), [torch.Generator().manual_seed(i) for i in range(50)])
+    assert (actions >= torch.tensor([-2.0, 0.0])).all()
+    assert (actions <= torch.tensor([2.0, 10.0])).all()
+    assert actions[:, 1].mean() > 1
+
+
+def test_normalised_observations_do_not_depend_on_units():
+    module = build()
+    raw = torch.randn(16, 3)
+    module.normalizer.set(torch.full((3,), 5.0), torch.full((3,), 2.0))
+    scaled = module.act(raw * 2 + 5, [torch.Generator().manual_seed(i) for i in range(16)])
+    module.normalizer.set(torch.zeros(3), torch.ones(3))
+    torch.testing.assert_close(module.act(raw, [torch.Generator().manual_seed(i) for i in range(16)]), scaled)
+
+
+def test_one_nat_of_path_entropy_is_worth_the_coefficient():
+    module = build(entropy="path", entropy_coef=0.3)
+    terms = module.objectives.actor_terms(batch(), noise(module, draws=5))
+    without = terms._replace(entropy_coef=torch.zeros(()))
+    more = terms._replace(entropy=terms.entropy + 1)
+    torch.testing.assert_close(module.actor_loss(terms) - module.actor_loss(more), torch.tensor(0.3))
+    torch.testing.assert_close(module.actor_loss(without) - module.actor_loss(terms), 0.3 * terms.entropy.mean())
+
+
+@pytest.mark.parametrize("entropy", ["reference", "bridge"])
+def test_other_estimates_are_weighed_against_their_magnitude(entropy):
+    module = build(entropy=entropy, entropy_coef=0.3)
+    terms = module.objectives.actor_terms(batch(), noise(module, draws=2))
+    bonus = 0.3 * terms.entropy.mean() / terms.entropy.abs().mean()
+    without = terms._replace(entropy_coef=torch.zeros(()))
+    torch.testing.assert_close(module.actor_loss(without) - module.actor_loss(terms), bonus)
+
+
+def test_each_state_weighs_its_own_entropy():
+    module = build(entropy="path")
+    module.entropy_coef_of_state = lambda observation: observation[:, 0] ** 2
+    data, draws = batch(), noise(module, draws=5)
+    terms = module.objectives.actor_terms(data, draws)
+    bonus = (data.observation[:, 0] ** 2 * terms.entropy).mean()
+    without = terms._replace(entropy_coef=torch.zeros(()))
+    torch.testing.assert_close(module.actor_loss(without) - module.actor_loss(terms), bonus)
+
+
+def test_a_compiled_step_sees_changes_of_the_coefficient():
+    module = build(entropy="path", eta=0.0)
+    network = CoefficientNetwork(3, 0.01)
+    module.entropy_coef_of_state = network.forward
+    data, draws = batch(), noise(module, draws=5)
+    eager = module.objectives.actor_terms(data, draws)
+    module.prepare_step(compiled=True)
+    torch.testing.assert_close(module.objectives.actor_terms(data, draws), eager, atol=1e-4, rtol=1e-4)
+    torch.nn.init.ones_(network.output.bias)
+    terms = module.objectives.actor_terms(data, draws)
+    torch.testing.assert_close(terms.entropy_coef, module.entropy_coef(data.observation))
+
+
+def test_clipping_bounds_the_joint_norm():
+    module = build()
+    optimizer = torch.optim.SGD(module.critic.parameters(), lr=1.0)
+    before = [p.detach().clone() for p in module.critic.parameters()]
+    gradients = [gradient * 1000 for gradient in module.objectives.critic_terms(batch(), noise(module)).gradients]
+    norm = apply_gradients(optimizer, module.critic, gradients, 0.5).joint
+    moved = torch.stack([(a - b).norm() for a, b in zip(module.critic.parameters(), before, strict=True)]).norm()
+    assert norm > 0.5
+    assert moved.item() == pytest.approx(0.5, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"num_critics": 1}, "num_critics"),
+        ({"entropy_coef": 0.0}, "entropy: none"),
+        ({"entropy_states": 0}, "entropy_states"),
+        ({"entropy": "reference", "num_diffusion_steps": 2}, "num_diffusion_steps"),
+        ({"entropy": "path", "reverse_variance": "matched"}, "reverse_variance"),
+    ],
+)
+def test_impossible_settings_are_refused(wrong, message):
+    with pytest.raises(UserError, match=message):
+        build(**wrong)
+
+
+@pytest.mark.parametrize("precision", ["16-mixed", "bf16-mixed", "bf16-true", "64-true"])
+def test_the_trainers_precision_is_refused_in_favour_of_the_models(precision):
+    module = build()
+    module._trainer = SimpleNamespace(precision=precision)
+    with pytest.raises(UserError, match="Use 32-true with model"):
+        module.setup("fit")
+
+
+def test_one_critic_works_with_the_minimum():
+    module = build(num_critics=1, q_aggregation="min")
+    terms = module.objectives.actor_terms(batch(), noise(module))
+    assert torch.isfinite(module.actor_loss(terms))

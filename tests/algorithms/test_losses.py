@@ -1,0 +1,47 @@
+import pytest
+import torch
+
+from edp_lightning.algorithms.losses import best_of_actions, max_over_actions, normalized, td_target
+from edp_lightning.networks.ensemble import aggregate_q
+
+
+def test_td_target_by_hand():
+    reward, next_q = torch.tensor([1.0, 2.0, 3.0]), torch.tensor([[10.0, 20.0, 30.0], [-10.0, -20.0, -30.0]])
+    terminated, steps = torch.tensor([0.0, 1.0, 0.0]), torch.tensor([1.0, 1.0, 2.0])
+    target = td_target(reward, terminated, steps, next_q, discount=0.5)
+    torch.testing.assert_close(target, torch.tensor([[6.0, 2.0, 10.5], [-4.0, 2.0, -4.5]]))
+
+
+def test_each_critic_bootstraps_from_its_own_target():
+    next_q = torch.tensor([[1.0], [100.0]])
+    target = td_target(torch.zeros(1), torch.zeros(1), torch.ones(1), next_q, 1.0)
+    torch.testing.assert_close(target, next_q)
+
+
+def test_max_over_actions_takes_each_critics_own_maximum():
+    q = torch.tensor([[1.0, 5.0, 2.0, 0.0], [9.0, 3.0, -1.0, -2.0]])  # two states, two actions each
+    torch.testing.assert_close(max_over_actions(q, 2), torch.tensor([[5.0, 2.0], [9.0, -1.0]]))
+
+
+def test_best_of_actions_evaluates_one_common_action_with_every_critic():
+    q = torch.tensor([[1.0, 5.0, 2.0, 0.0], [9.0, 3.0, -1.0, -2.0]])  # two states, two actions each
+    # pessimistic values with beta 1: 5 - 5.66 and 4 - 1.41, then 0.5 - 2.12 and -1 - 1.41
+    torch.testing.assert_close(best_of_actions(q, 2, "lcb", 1.0), torch.tensor([[5.0, 2.0], [3.0, -1.0]]))
+    torch.testing.assert_close(best_of_actions(q, 2, "min", 0.0), torch.tensor([[5.0, 2.0], [3.0, -1.0]]))
+    torch.testing.assert_close(best_of_actions(q, 1, "lcb", 4.0), q)
+
+
+def test_lcb_uses_the_unbiased_spread():
+    q = torch.tensor([[1.0, 2.0], [3.0, 2.0]])
+    torch.testing.assert_close(aggregate_q(q, "lcb", 2.0), torch.tensor([2.0 - 2 * 2**0.5, 2.0]))
+
+
+def test_min_ignores_the_coefficient():
+    q = torch.tensor([[1.0, 5.0], [3.0, 2.0]])
+    torch.testing.assert_close(aggregate_q(q, "min", 100.0), torch.tensor([1.0, 2.0]))
+
+
+def test_normaliser_is_a_constant():
+    value = torch.tensor(3.0, requires_grad=True)
+    (gradient,) = torch.autograd.grad(normalized(value, value.abs() * 2), value)
+    assert gradient.item() == pytest.approx(-1 / 6)
