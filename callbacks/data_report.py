@@ -1,5 +1,7 @@
 """What the dataset looks like, and what the critics make of it, on TensorBoard."""
 
+from typing import Any
+
 import lightning as L
 import torch
 from lightning.pytorch.loggers import TensorBoardLogger
@@ -39,15 +41,17 @@ class DataReport(L.Callback):
             return
         table = trainer.datamodule.table  # type: ignore[attr-defined]
         rows = torch.linspace(0, len(table) - 1, min(ROWS, len(table)), dtype=torch.float64, device=table.rows.device).long()
-        module = pl_module
+        module: Any = pl_module
         data = Batch(*(column.to(module.device) for column in table.gather(rows)))
         with torch.no_grad():
-            observation = module.normalizer(data.observation)  # type: ignore[operator]
-            q = module.critic(observation, data.action)  # type: ignore[operator]
-            action = module.actor.draw(observation, torch.Generator().manual_seed(0))  # type: ignore[operator, union-attr]
-        writer.add_histogram("critic/q_on_data", q.mean(dim=0).float().cpu(), trainer.global_step - 1)
-        writer.add_histogram("critic/q_spread_on_data", q.std(dim=0).float().cpu(), trainer.global_step - 1)
-        for index, column in enumerate(action.T):
+            observation = module.normalizer(data.observation)
+            q = None if module.critics is None else module.critics.online(observation, data.action)
+            action = module.draw_actions(observation, torch.Generator().manual_seed(0))
+        if q is not None:
+            writer.add_histogram("critic/q_on_data", q.mean(dim=0).float().cpu(), trainer.global_step - 1)
+        if q is not None and len(q) > 1:
+            writer.add_histogram("critic/q_spread_on_data", q.std(dim=0).float().cpu(), trainer.global_step - 1)
+        for index, column in enumerate([] if action is None else action.T):
             writer.add_histogram(f"actor/action_{index}", column.float().cpu(), trainer.global_step - 1)
 
     def _writer(self, trainer: L.Trainer):  # type: ignore[no-untyped-def]

@@ -7,8 +7,8 @@ import lightning as L
 import torch
 from torch import Tensor
 
+from edp_lightning.algorithms.inspection import TunableEntropy
 from edp_lightning.algorithms.optimization import average_over_ranks
-from edp_lightning.diffusion import MeanRevertingSDE, gaussian_entropy
 from edp_lightning.errors import UserError
 from edp_lightning.networks.coefficient import CoefficientNetwork
 from edp_lightning.runs.rng import stream_seed
@@ -32,7 +32,7 @@ class EntropyCoefficientTuning(L.Callback):
         enabled: Off keeps the coefficient at ``model.entropy_coef``, as in the released code of arXiv 2402.04080.
         mode: One coefficient for all states (``scalar``), or one per state (``state``).
         target_entropy: Target in nats. When not given: SAC's -1 nat per action dimension, which for ``path`` is carried over to
-            the entropy of a^1 that it bounds (see :func:`default_target`).
+            the entropy of a^1 that it bounds (see ``DiffusionPolicy.default_target_entropy``).
         lr: Adam learning rate.
     """
 
@@ -50,34 +50,38 @@ class EntropyCoefficientTuning(L.Callback):
         self.optimizer: torch.optim.Adam | None = None
         self.network: CoefficientNetwork | None = None
         self._target = math.nan
+        self._log_coef: Tensor | None = None
         self._saved: dict[str, Any] | None = None
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Refuse a combination in which the coefficient would run away: no estimator, hence no entropy to steer by."""
-        if stage == "fit" and self.enabled and pl_module.hparams["entropy"] == "none":
-            raise UserError("entropy_tuning.enabled needs an entropy estimator: set model.entropy, or switch tuning off")
+        """Refuse to tune where there is no entropy to steer by."""
+        module: Any = pl_module
+        if stage == "fit" and self.enabled and module.tunable_entropy is None:
+            raise UserError(
+                "entropy_tuning.enabled needs an entropy estimator: set model.entropy if this algorithm has one, or switch "
+                "tuning off"
+            )
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Create what is learned and its Adam, continuing a loaded state."""
         if not self.enabled:
             return
         module: Any = pl_module
-        if self.target_entropy is not None:
-            self._target = self.target_entropy
-        else:
-            self._target = default_target(module.hparams["entropy"], module.hparams["action_dim"], module.actor.sde)
+        entropy: TunableEntropy = module.tunable_entropy
+        self._log_coef = entropy.log_coef
+        self._target = entropy.default_target() if self.target_entropy is None else self.target_entropy
         if self.mode == "state":
-            self.network = self._create_network(module)
-            module.entropy_coef_of_state = self.network.forward
-        learned = [module.log_entropy_coef] if self.network is None else list(self.network.parameters())
+            self.network = self._create_network(module, entropy.initial)
+            entropy.use_coefficient(self.network.forward)
+        learned = [entropy.log_coef] if self.network is None else list(self.network.parameters())
         self.optimizer = torch.optim.Adam(learned, lr=self.lr)
         if self._saved is not None:
             self._restore(self._saved)
 
-    def _create_network(self, module: Any) -> CoefficientNetwork:
+    def _create_network(self, module: Any, initial: float) -> CoefficientNetwork:
         with torch.random.fork_rng(devices=[]):  # the same weights on every rank, whatever was drawn before
             torch.manual_seed(stream_seed(module.seed, "entropy coefficient", 0))
-            network = CoefficientNetwork(module.hparams["observation_dim"], module.hparams["entropy_coef"])
+            network = CoefficientNetwork(module.observation_dim, initial)
         return network.to(module.device)
 
     def _restore(self, saved: dict[str, Any]) -> None:
@@ -97,8 +101,8 @@ class EntropyCoefficientTuning(L.Callback):
         module: Any = pl_module
         entropy: Tensor = outputs["entropy"]
         if self.network is None:
-            excess = module.mean_over_ranks(entropy.mean()) - self._target
-            module.log_entropy_coef.grad = module.log_entropy_coef.exp() * excess
+            assert self._log_coef is not None
+            self._log_coef.grad = self._log_coef.exp() * (module.mean_over_ranks(entropy.mean()) - self._target)
         else:
             coef = self.network(module.normalizer(batch.observation[: len(entropy)]))
             parameters = list(self.network.parameters())
@@ -118,17 +122,3 @@ class EntropyCoefficientTuning(L.Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Keep the state until there is something to load it into."""
         self._saved = state_dict or None
-
-
-def default_target(estimator: str, action_dim: int, sde: MeanRevertingSDE) -> float:
-    """Return SAC's default target of -1 nat per action dimension in the estimator's terms, in nats.
-
-    ``path`` bounds the entropy of a^1, the action plus the noise of the first diffusion step, which is never below that of the
-    noise alone (0.86 nats per dimension at T = 5). Its target is the entropy of a^1 for Gaussian actions of -1 nat per
-    dimension, that is of standard deviation 0.09.
-    """
-    if estimator != "path":
-        return -float(action_dim)
-    action_std = math.exp(-1) / math.sqrt(2 * math.pi * math.e)
-    variance = float(sde.decay[1]) ** 2 * action_std**2 + float(sde.std[1]) ** 2
-    return action_dim * gaussian_entropy(variance)

@@ -147,8 +147,8 @@ class EnvironmentEvaluation(L.Callback):
         path.parent.mkdir(parents=True, exist_ok=True)
         record = result_record(trainer.datamodule.dataset_info, trainer.datamodule.environment, results, scores)  # type: ignore[attr-defined]
         record["checkpoint"] = checkpoint_facts(trainer.ckpt_path)
-        record["candidates"] = pl_module.hparams["num_candidates"]
-        record["candidate_temperature"] = pl_module.hparams["candidate_temperature"]
+        record["algorithm"] = type(pl_module).__name__
+        record |= pl_module.decision_facts()  # type: ignore[operator]
         path.write_text(json.dumps(record, indent=2))
         print(f"results of {len(results)} episodes: {path}")
 
@@ -195,7 +195,8 @@ class EnvironmentEvaluation(L.Callback):
         """Start playing from the pending file, of a policy of ``step`` gradient steps."""
         environment = trainer.datamodule.environment  # type: ignore[attr-defined]
         seeds = range(self.seed, self.seed + self.num_episodes)
-        rollout_process = BackgroundRollout(_pending(trainer), environment, seeds, self.num_envs, self.record)
+        policy: Any = type(trainer.lightning_module)
+        rollout_process = BackgroundRollout(policy, _pending(trainer), environment, seeds, self.num_envs, self.record)
         self._playing = _Playing(rollout_process, step, time.perf_counter())
 
     def _finish(self, trainer: L.Trainer, pl_module: L.LightningModule | None) -> None:

@@ -37,8 +37,9 @@ class NumericsGuard(L.Callback):
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Derive the bound on Q from the rewards."""
-        discount = pl_module.hparams["discount"]
-        if self.q_bound is None and discount < 1:
+        module: Any = pl_module
+        discount = module.discount
+        if self.q_bound is None and discount is not None and discount < 1:
             reward = trainer.datamodule.facts.reward  # type: ignore[attr-defined]
             largest = max(abs(reward.low), abs(reward.high))
             self.q_bound = 2 * largest / (1 - discount)
@@ -59,7 +60,8 @@ class NumericsGuard(L.Callback):
         self._steps.append(trainer.global_step - 1)
         if trainer.global_step % self.every_n_steps == 0:
             self._judge(trainer)
-            self._warn_of_divergence(trainer, float(outputs["q"].abs().mean()))
+            if outputs["q"] is not None:
+                self._warn_of_divergence(trainer, float(outputs["q"].abs().mean()))
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Do not evaluate a policy that came out of a bad step."""

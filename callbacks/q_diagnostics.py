@@ -10,12 +10,12 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
+from edp_lightning.algorithms.inspection import Critics
 from edp_lightning.callbacks.environment_evaluation import EnvironmentEvaluation
 from edp_lightning.errors import UserError
 from edp_lightning.evaluation.calibration import ReturnsToGo, bias, concatenate, correlation, returns_to_go, spread_evenly
 from edp_lightning.evaluation.rollout import EpisodeResult, Trajectory
 from edp_lightning.figures.calibration import draw_calibration
-from edp_lightning.networks.ensemble import aggregate_q
 
 
 class QDiagnostics(L.Callback):
@@ -61,7 +61,8 @@ class QDiagnostics(L.Callback):
             results: Episodes.
             step: Gradient steps the policy had taken.
         """
-        if not trainer.is_global_zero:
+        algorithm: Any = pl_module
+        if not trainer.is_global_zero or algorithm.critics is None:
             return {}
         numbers = self._spreads(trainer, pl_module)
         trajectories = [result.trajectory for result in results if result.trajectory is not None]
@@ -74,13 +75,17 @@ class QDiagnostics(L.Callback):
 
     def _spreads(self, trainer: L.Trainer, module: Any) -> dict[str, float]:
         """Return the critics' standard deviation on dataset actions and on policy actions, averaged over states."""
-        if module.hparams["num_critics"] < 2:
+        critics: Critics | None = module.critics
+        if critics is None or critics.num_critics < 2:
             return {}
         table = trainer.datamodule.table  # type: ignore[attr-defined]
         rows = table.gather(torch.from_numpy(spread_evenly(len(table), self.num_states)).to(table.rows.device))
         observation, action = module.normalizer(rows.observation.to(module.device)), rows.action.to(module.device)
-        actions = {"spread_data": action, "spread_policy": module.actor.draw(observation, torch.Generator().manual_seed(0))}
-        return {name: float(module.target_critic(observation, a).std(dim=0).mean()) for name, a in actions.items()}
+        actions = {"spread_data": action}
+        drawn = module.draw_actions(observation, torch.Generator().manual_seed(0))
+        if drawn is not None:
+            actions["spread_policy"] = drawn
+        return {name: float(critics.target(observation, a).std(dim=0).mean()) for name, a in actions.items()}
 
     def _calibrate(self, trainer: L.Trainer, module: Any, trajectories: Sequence[Trajectory], step: int) -> dict[str, float]:
         """Return bias and correlation over steps of the episodes, and draw them."""
@@ -91,7 +96,7 @@ class QDiagnostics(L.Callback):
             if not trajectory.terminated:
                 last = float(self._q(module, trajectory.observation[-1:], trajectory.action[-1:]).mean())
                 reward = reward[: trajectory.decided_at[-1] + 1]
-            parts.append(returns_to_go(reward, module.hparams["discount"], last, trajectory.decided_at))
+            parts.append(returns_to_go(reward, module.discount, last, trajectory.decided_at))
         observation, action = (
             np.concatenate([getattr(t, name)[: len(p.value)] for t, p in zip(trajectories, parts, strict=True)])
             for name in ("observation", "action")
@@ -105,7 +110,7 @@ class QDiagnostics(L.Callback):
         value, unseen = value[rows], unseen[rows]
         q = self._q(module, observation[rows], action[rows])
         mean = q.mean(dim=0).double().cpu().numpy()
-        pessimistic = aggregate_q(q, module.q_aggregation, module.lcb_coef).double().cpu().numpy()
+        pessimistic = module.critics.pessimistic(q).double().cpu().numpy()
         self._draw(trainer, step, value, mean, pessimistic)
         numbers = {"bias": bias(mean, value, unseen), "lcb_bias": bias(pessimistic, value, unseen)}
         agreement = correlation(mean, value)
@@ -115,7 +120,7 @@ class QDiagnostics(L.Callback):
     def _q(module: Any, observation: np.ndarray[Any, Any], action: np.ndarray[Any, Any]) -> Tensor:
         """Return the target critics' values of actions in the environment's units, shape (num_critics, steps)."""
         state = module.normalizer(torch.from_numpy(observation).to(module.device))
-        q: Tensor = module.target_critic(state, module.action_scaler.inverse(torch.from_numpy(action).to(module.device)))
+        q: Tensor = module.critics.target(state, module.action_scaler.inverse(torch.from_numpy(action).to(module.device)))
         return q
 
     def _draw(self, trainer: L.Trainer, step: int, *columns: np.ndarray[Any, Any]) -> None:

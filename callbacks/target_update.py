@@ -1,6 +1,7 @@
 """The only place where target networks and EMA weights change."""
 
 import math
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import lightning as L
@@ -8,6 +9,7 @@ import torch
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
+from edp_lightning.algorithms.inspection import Follower
 from edp_lightning.data.datamodule import OfflineDataModule
 from edp_lightning.errors import UserError
 
@@ -16,6 +18,12 @@ from edp_lightning.errors import UserError
 def move_towards(target: list[Tensor], source: list[Tensor], weight: float) -> None:
     """Set every tensor of ``target`` to ``(1 - weight) target + weight source`` in one call."""
     torch._foreach_lerp_(target, source, weight)
+
+
+def parameters(followers: Sequence[Follower]) -> tuple[list[Tensor], list[Tensor]]:
+    """Return the parameters of all targets, and those of what they follow."""
+    targets: list[Tensor] = [p for follower in followers for p in follower.target.parameters()]
+    return targets, [p for follower in followers for p in follower.source.parameters()]
 
 
 def reach(steps: float, tau: float, n_step: int) -> float:
@@ -33,7 +41,9 @@ def horizon(longest_episode: float, discount: float) -> float:
 
 
 class TargetNetworkUpdate(L.Callback):
-    """Moves target critics by Polyak averaging and the EMA actor by exponential averaging, after each gradient step.
+    """Moves target networks by Polyak averaging and EMA networks by exponential averaging, after each gradient step.
+
+    The algorithm says which they are (``target_networks``, ``ema_networks``): here target critics and EMA actor.
 
     Args:
         tau: Polyak step of the target critics, every gradient step, in (0, 1].
@@ -63,7 +73,8 @@ class TargetNetworkUpdate(L.Callback):
         self.ema_every = ema_every
         self.ema_start = ema_start
         self.ema_before_start = ema_before_start
-        self._parameters: dict[str, list[Tensor]] = {}
+        self._polyak: tuple[list[Tensor], list[Tensor]] = ([], [])
+        self._ema: tuple[list[Tensor], list[Tensor]] = ([], [])
 
     def ema_weight(self, step: int) -> float:
         """Return how far the EMA actor moves towards the actor after gradient step ``step`` (counted from 0), in [0, 1]."""
@@ -73,20 +84,20 @@ class TargetNetworkUpdate(L.Callback):
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Collect the parameters once, as walking four networks takes longer than moving small ones; say if a run is short."""
-        for name in ("target_critic", "critic", "ema_actor", "actor"):
-            self._parameters[name] = list(getattr(pl_module, name).parameters())
-        self._tell_reach(trainer, pl_module.hparams)
+        module: Any = pl_module
+        self._polyak, self._ema = parameters(module.target_networks()), parameters(module.ema_networks())
+        self._tell_reach(trainer, module)
 
-    def _tell_reach(self, trainer: L.Trainer, model: Any) -> None:
-        """Say if values cannot travel over the task's horizon in this run; nobody looks at them in plain behaviour cloning."""
+    def _tell_reach(self, trainer: L.Trainer, module: Any) -> None:
+        """Say if values cannot travel over the task's horizon in this run, where actions depend on them."""
         steps = trainer.max_steps
-        if steps <= 0 or (model["eta"] == 0 and model["num_candidates"] == 1):
+        if steps <= 0 or not module.uses_values or not module.target_networks():
             return
         data = getattr(trainer, "datamodule", None)
         if not isinstance(data, OfflineDataModule):  # a loader of the user's own: nothing is known about its episodes
             return
         n_step = data.hparams["n_step"]
-        found, wanted = reach(steps, self.tau, n_step), horizon(data.facts.length.high, model["discount"])
+        found, wanted = reach(steps, self.tau, n_step), horizon(data.facts.length.high, module.discount)
         if found < wanted:
             rank_zero_info(
                 f"short run: in {steps} gradient steps values travel over about {found:.0f} environment steps, of {wanted:.0f} "
@@ -98,8 +109,8 @@ class TargetNetworkUpdate(L.Callback):
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Update both averages from the weights this batch produced."""
-        p = self._parameters
-        move_towards(p["target_critic"], p["critic"], self.tau)
+        if self._polyak[0]:
+            move_towards(*self._polyak, self.tau)
         weight = self.ema_weight(trainer.global_step - 1)
-        if weight:
-            move_towards(p["ema_actor"], p["actor"], weight)
+        if weight and self._ema[0]:
+            move_towards(*self._ema, weight)

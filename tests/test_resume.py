@@ -77,7 +77,7 @@ def test_a_run_that_ended_early_goes_on_bit_for_bit(stop, option, toy_set, comma
 @pytest.mark.skipif(not instruction_sets(), reason="needs a processor with bfloat16")
 def test_a_run_with_fused_passes_goes_on_bit_for_bit(toy_set, command, monkeypatch):
     monkeypatch.setattr(
-        "edp_lightning.algorithms.entropy_diffusion.compile_or_eager", lambda function, *_: function
+        "edp_lightning.algorithms.offline_algorithm.compile_or_eager", lambda function, *_: function
     )  # takes half a minute
     goes_on_bit_for_bit(command, 6, [*SETTINGS, "--model.compile=true", "--model.hidden_precision=bfloat16"])
 

@@ -1,36 +1,31 @@
-"""The LightningModule: holds the networks and orders one gradient step. The maths is in policy, losses and diffusion."""
+"""The method: networks and the order of one gradient step. The maths is in policies, objectives, losses and diffusion."""
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ParamSpec, TypeVar
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
 
-import lightning as L
 import torch
 from torch import Tensor
 
-from edp_lightning.acceleration.compilation import compile_or_eager, start_step
-from edp_lightning.acceleration.native.perceptrons import FusedPerceptrons, fused_perceptrons
-from edp_lightning.acceleration.precision import HiddenPrecision, hidden_dtype
-from edp_lightning.algorithms.losses import ActorTerms, BackupChoice, CriticTerms, actor_loss, normalized
+from edp_lightning.acceleration.precision import HiddenPrecision
+from edp_lightning.algorithms.inspection import Critics, Follower, StepReport, TunableEntropy
+from edp_lightning.algorithms.losses import ActorTerms, BackupChoice, actor_loss, actor_metrics, critic_metrics
 from edp_lightning.algorithms.noise import NoiseSource
 from edp_lightning.algorithms.objectives import Networks, ObjectiveOptions, Objectives
-from edp_lightning.algorithms.optimization import LRSchedule, apply_gradients, learning_rate, loss_gradients, set_learning_rate
+from edp_lightning.algorithms.offline_algorithm import OfflineAlgorithm
+from edp_lightning.algorithms.optimization import Learner, LRSchedule
+from edp_lightning.algorithms.option_checks import check_aggregation, check_entropy
 from edp_lightning.data.transitions import Batch
 from edp_lightning.diffusion import MeanRevertingSDE, ScheduleName
-from edp_lightning.networks.ensemble import QAggregation, QEnsemble
+from edp_lightning.networks.ensemble import QAggregation, QEnsemble, aggregate_q
 from edp_lightning.networks.noise_network import NoiseNetwork
-from edp_lightning.networks.scaling import ActionScaler, ObservationNormalizer
-from edp_lightning.policies.acting import ActionChooser, Choice
+from edp_lightning.policies.acting import ActionChooser, Choice, candidate_noise
 from edp_lightning.policies.diffusion import BehaviorLoss, DiffusionPolicy, EntropyEstimator, ReverseVariance, entropy_draws
 from edp_lightning.policies.prediction_error import PredictionError
-from edp_lightning.runs.compatibility import agreed_width, check_checkpoint, check_model, check_trainer
-from edp_lightning.runs.rng import stream_seed
-
-P = ParamSpec("P")
-R = TypeVar("R")
 
 
-class EntropyDiffusionPolicy(L.LightningModule):
+class EntropyDiffusionPolicy(OfflineAlgorithm):
     """Entropy-regularised diffusion policy with a Q-ensemble (Zhang et al., NeurIPS 2024, arXiv 2402.04080).
 
     One batch is one gradient step of the critics and then of the actor. Target critics and EMA actor are changed by
@@ -74,6 +69,8 @@ class EntropyDiffusionPolicy(L.LightningModule):
         seed: Seed of all noise in training and of candidate choice in prediction.
     """
 
+    sizes = (*OfflineAlgorithm.sizes, "num_critics")
+
     def __init__(
         self,
         observation_dim: int | None = None,
@@ -105,12 +102,10 @@ class EntropyDiffusionPolicy(L.LightningModule):
         compile: bool = False,
         seed: int = 0,
     ) -> None:
-        super().__init__()
         hidden_dims = list(hidden_dims)
-        self.save_hyperparameters()
-        check_model(self.hparams)
-        self.automatic_optimization = False
-        self.strict_loading = True
+        super().__init__(observation_dim, action_dim, gradient_clip_val, hidden_precision, compile, seed)
+        check_aggregation(q_aggregation, num_critics)
+        check_entropy(entropy, entropy_coef, entropy_states, num_diffusion_steps, reverse_variance)
         self.eta = eta
         self.entropy = entropy
         self.q_aggregation: QAggregation = q_aggregation
@@ -118,89 +113,53 @@ class EntropyDiffusionPolicy(L.LightningModule):
         self.num_backup_actions = num_backup_actions if max_q_backup else 1
         self.num_candidates = num_candidates
         self.candidate_temperature = candidate_temperature
-        self.lr_schedule: LRSchedule = lr_schedule
-        self.gradient_clip_val = gradient_clip_val
-        self.seed = seed
         self.register_buffer("log_entropy_coef", torch.tensor(entropy_coef).log())
         self.entropy_coef_of_state: Callable[[Tensor], Tensor] | None = None
         self._noise: NoiseSource | None = None
 
     log_entropy_coef: Tensor
 
-    def setup(self, stage: str) -> None:
-        """Refuse, before any process group or wrapper exists, what this module's gradient step cannot run under."""
-        check_trainer(self.trainer)
-
-    def configure_model(self) -> None:
-        """Build the networks once the widths are known, and take scales over from the dataset."""
-        if hasattr(self, "actor"):
-            return
-        data = None if self._trainer is None else getattr(self.trainer, "datamodule", None)
-        for name in ("observation_dim", "action_dim"):
-            self.hparams[name] = agreed_width(name, self.hparams[name], getattr(data, name, None), getattr(data, "dataset", ""))
+    def build(self, observation_dim: int, action_dim: int) -> None:
+        """Create actor and critics with their slow copies."""
         h: Any = self.hparams
-        device = self.device if self._trainer is None else self.trainer.strategy.root_device
-        dtype = hidden_dtype(h.hidden_precision, device)
-        self.normalizer = ObservationNormalizer(h.observation_dim)
-        self.action_scaler = ActionScaler(h.action_dim)
-        if data is not None:
-            self.normalizer.set(data.observation_mean.to(self.device), data.observation_std.to(self.device))
-            self.action_scaler.set(data.action_low.to(self.device), data.action_high.to(self.device))
-        network = NoiseNetwork(h.observation_dim, h.action_dim, h.hidden_dims, dtype)
+        network = NoiseNetwork(observation_dim, action_dim, h.hidden_dims, self.hidden_dtype)
         sde = MeanRevertingSDE(h.num_diffusion_steps, h.schedule)
-        error = PredictionError(h.num_diffusion_steps, h.action_dim) if h.reverse_variance == "matched" else None
+        error = PredictionError(h.num_diffusion_steps, action_dim) if h.reverse_variance == "matched" else None
         self.actor = DiffusionPolicy(network, sde, h.clip_start, error)
-        self.critic = QEnsemble(h.observation_dim, h.action_dim, h.num_critics, h.hidden_dims, dtype)
+        self.critic = QEnsemble(observation_dim, action_dim, h.num_critics, h.hidden_dims, self.hidden_dtype)
         self.ema_actor = copy.deepcopy(self.actor).requires_grad_(False)
         self.ema_actor.prediction_error = error  # one estimate, for whichever of the two samples
         self.target_critic = copy.deepcopy(self.critic).requires_grad_(False)
         self.prepare_step(compiled=False)
-        # On a GPU, the compiled form for any number of rows is not measured.
-        compiled = h.compile and device.type == "cpu"
-        self._chooser = ActionChooser(self._prepare(compiled, dynamic=True), self._fused(compiled))
+        compiled = h.compile and self.root_device.type == "cpu"  # on a GPU, the form for any number of rows is not measured
+        self._chooser = ActionChooser(self.preparation(compiled, dynamic=True), self.fused_passes(compiled))
 
-    def configure_optimizers(self) -> list[torch.optim.Optimizer]:
-        """Return Adam for the critics (the one Lightning counts) and for the actor."""
-        return [
-            torch.optim.Adam(self.critic.parameters(), lr=self.hparams["critic_lr"], fused=True),
-            torch.optim.Adam(self.actor.parameters(), lr=self.hparams["actor_lr"], fused=True),
-        ]
+    def learners(self) -> dict[str, Learner]:
+        """Return the critics, then the actor."""
+        h: Any = self.hparams
+        return {"critic": Learner(h.critic_lr, h.lr_schedule), "actor": Learner(h.actor_lr, h.lr_schedule)}
+
+    def target_networks(self) -> Sequence[Follower]:
+        """Return the target critics."""
+        return (Follower(self.target_critic, self.critic),)
+
+    def ema_networks(self) -> Sequence[Follower]:
+        """Return the actor that the critics' targets sample from."""
+        return (Follower(self.ema_actor, self.actor),)
 
     def on_fit_start(self) -> None:
         """Prepare the noise source and, if wanted, the compiled losses."""
-        h: Any = self.hparams
-        self._noise = NoiseSource(
-            self.seed,
-            h.num_diffusion_steps,
-            h.action_dim,
-            self.num_backup_actions,
-            entropy_draws(self.entropy, h.num_diffusion_steps),
-            self.device,
-            h.entropy_states,
-            self.actor.num_draws,
-        )
-        self.prepare_step(compiled=h.compile)
+        steps = self.actor.sde.num_steps
+        sizes = steps, self.action_dim, self.num_backup_actions, entropy_draws(self.entropy, steps)
+        self._noise = NoiseSource(self.seed, *sizes, self.device, self.hparams["entropy_states"], self.actor.num_draws)
+        self.prepare_step(compiled=self.hparams["compile"])
 
     def prepare_step(self, compiled: bool) -> None:
         """Choose whether the pure functions of a gradient step are compiled for this module's device."""
-        names = ("bc_loss", "eta", "entropy", "q_aggregation", "lcb_coef", "discount", "backup_choice")
-        options = ObjectiveOptions(**{n: self.hparams[n] for n in names}, num_backup_actions=self.num_backup_actions)
+        options = ObjectiveOptions.of(self.hparams, num_backup_actions=self.num_backup_actions)
         networks = Networks(self.normalizer, self.actor, self.ema_actor, self.critic, self.target_critic)
-        prepare, fused = self._prepare(compiled, dynamic=False), self._fused(compiled)
+        prepare, fused = self.preparation(compiled), self.fused_passes(compiled)
         self.objectives = Objectives(networks, options, self.entropy_coef, prepare, fused)
-
-    def _prepare(self, compiled: bool, dynamic: bool) -> Callable[[Callable[P, R]], Callable[P, R]]:
-        """Return a function that compiles others for this module's device, or leaves them as they are."""
-
-        def prepare(function: Callable[P, R]) -> Callable[P, R]:
-            return compile_or_eager(function, self.device, dynamic) if compiled else function
-
-        return prepare
-
-    def _fused(self, compiled: bool) -> FusedPerceptrons | None:
-        """Return the passes made for this processor and the networks' precision, if there are any."""
-        on_cpu = self.device.type == "cpu"
-        return fused_perceptrons() if compiled and on_cpu and self.critic.hidden_dtype == torch.bfloat16 else None
 
     def entropy_coef(self, observation: Tensor) -> Tensor:
         """Return alpha: one scalar, or per normalised observation (states, observation_dim) if it is tuned so: (states,)."""
@@ -213,106 +172,48 @@ class EntropyDiffusionPolicy(L.LightningModule):
         value_scale, entropy_scale = self.mean_over_ranks(torch.stack([terms.value_scale, terms.entropy_scale]))
         return actor_loss(terms, value_scale, entropy_scale, self.eta)
 
-    def mean_over_ranks(self, value: Tensor) -> Tensor:
-        """Return the mean of a tensor over all ranks; the tensor itself on one device."""
-        if self._trainer is None or self.trainer.world_size == 1:
-            return value
-        reduced = self.trainer.strategy.reduce(value.detach().clone(), reduce_op="mean")
-        assert isinstance(reduced, Tensor)
-        return reduced
-
-    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
-        """Take one gradient step of the critics, then of the actor.
-
-        Returns:
-            ``entropy``: estimates of this rank's first states, (entropy_states,), for the tuning callback. ``watched``: named
-            scalars that must be finite, ``gradient_norms``: by network, the norm of each parameter's gradient, and
-            ``q``: Q-values of this rank, (num_critics, batch), for ``NumericsGuard``.
-        """
+    def gradient_step(self, batch: Batch, step: int) -> StepReport:
+        """Take one gradient step of the critics, then of the actor."""
         assert self._noise is not None
-        critic_optimizer = self.optimizers()[0]  # type: ignore[index]
-        # Lightning counts steps of wrapped optimizers. Only the critics' is, so global_step means gradient steps.
-        actor_optimizer = self.optimizers(use_pl_optimizer=False)[1]  # type: ignore[index]
-        for optimizer, name in ((critic_optimizer, "critic_lr"), (actor_optimizer, "actor_lr")):
-            rate = learning_rate(self.hparams[name], self.lr_schedule, self.global_step, self.trainer.max_steps)
-            set_learning_rate(optimizer, rate)
-        log_now = (self.global_step + 1) % self.trainer.log_every_n_steps == 0  # type: ignore[attr-defined]
-        noise = self._noise.draw(self.global_step, len(batch.action), self.global_rank, self.trainer.world_size)
-        start_step(self.device)
-
+        noise = self._noise.draw(step, len(batch.action), self.global_rank, self.trainer.world_size)
         critic = self.objectives.critic_terms(batch, noise)
-        critic_norms = apply_gradients(critic_optimizer, self.critic, critic.gradients, self.gradient_clip_val)
+        self.update("critic", critic.loss, critic.gradients)
         terms = self.objectives.actor_terms(batch, noise)
-        loss = self.actor_loss(terms)
-        actor_norms = apply_gradients(actor_optimizer, self.actor, loss_gradients(loss, self.actor), self.gradient_clip_val)
+        self.update("actor", self.actor_loss(terms))
         if self.actor.prediction_error is not None and terms.squared_errors is not None:
             self.actor.prediction_error.update(self.mean_over_ranks(terms.squared_errors))
-        watched = {
-            "critic/loss": critic.loss,
-            "critic/gradient_norm": critic_norms.joint,
-            "actor/loss": loss.detach(),
-            "actor/gradient_norm": actor_norms.joint,
-        }
-        if log_now:
-            self._log_step(watched, critic, terms)
-        return {
-            "entropy": terms.entropy.detach(),
-            "watched": watched,
-            "gradient_norms": {"critic": critic_norms.tensors, "actor": actor_norms.tensors},
-            "q": critic.q,
-        }
+        return StepReport(lambda: critic_metrics(critic) | actor_metrics(terms, self.eta), critic.q, terms.entropy)
 
-    def _log_step(self, watched: dict[str, Tensor], critic: CriticTerms, terms: ActorTerms) -> None:
-        q = critic.q
-        values = watched | {
-            "critic/q_mean": q.mean(),
-            "critic/q_std": q.std(dim=0).mean() if len(q) > 1 else q.new_zeros(()),
-            "critic/target": critic.target.mean(),
-            "actor/bc_loss": terms.bc_loss.detach(),
-            "actor/q_loss": normalized(terms.value.detach(), terms.value_scale) if self.eta != 0 else terms.value,
-            "actor/entropy": terms.entropy.detach().mean(),
-            "actor/entropy_coef": terms.entropy_coef.mean(),
-        }
-        reduced = self.mean_over_ranks(torch.stack(list(values.values())))
-        named = dict(zip(values, reduced, strict=True))
-        self.log_dict(named, logger=False)  # for callbacks and the progress bar
-        # Lightning would hand them to the logger only after on_train_batch_end, where checkpoints are saved: a run killed
-        # in between would lack this step's numbers for ever.
-        for logger in self.loggers:
-            logger.log_metrics({name: float(value) for name, value in named.items()}, step=self.global_step - 1)
+    def choose(self, observation: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
+        """Return the action that the target critics choose; all candidates of all rows go through the networks together."""
+        noise = candidate_noise(generators, self.actor.num_draws, self.num_candidates, self.action_dim, self.device)
+        choice = Choice(self.num_candidates, self.candidate_temperature, self.q_aggregation, self.lcb_coef)
+        return self._chooser.choose(self.actor, self.target_critic, observation, *noise, choice)
 
-    def validation_step(self, batch: Any, batch_idx: int) -> None:
-        """Do nothing: policies are judged in the environment, by ``EnvironmentEvaluation``."""
+    def draw_actions(self, observation: Tensor, generator: torch.Generator) -> Tensor:
+        """Return one draw of the actor per observation, without candidates."""
+        return self.actor.draw(observation, generator)
 
-    def test_step(self, batch: Any, batch_idx: int) -> None:
-        """Do nothing: policies are judged in the environment, by ``EnvironmentEvaluation``."""
+    @property
+    def critics(self) -> Critics:
+        """The ensemble, judged by the pessimistic value that the actor is trained on."""
+        pessimistic = partial(aggregate_q, aggregation=self.q_aggregation, lcb_coef=self.lcb_coef)
+        return Critics(self.target_critic, self.critic, pessimistic, self.critic.num_critics, self.hparams["discount"])
 
-    def predict_step(self, batch: Tensor, batch_idx: int) -> Tensor:
-        """Return one action per observation (batch, observation_dim), in the environment's units: (batch, action_dim)."""
-        generator = torch.Generator().manual_seed(stream_seed(self.seed, "predict", batch_idx))
-        return self.act(batch, [generator] * len(batch))
+    @property
+    def uses_values(self) -> bool:
+        """Nobody looks at values in plain behaviour cloning."""
+        return self.eta != 0 or self.num_candidates > 1
 
-    @torch.no_grad()
-    def act(self, observation: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
-        """Choose one action per observation; all candidates of all rows go through the networks together.
+    @property
+    def tunable_entropy(self) -> TunableEntropy | None:
+        """The entropy of the estimator, if there is one."""
+        if self.entropy == "none":
+            return None
+        use = partial(setattr, self, "entropy_coef_of_state")
+        coef: float = self.hparams["entropy_coef"]
+        return TunableEntropy(self.log_entropy_coef, coef, lambda: self.actor.default_target_entropy(self.entropy), use)
 
-        Args:
-            observation: Observations as the environment gives them, shape (batch, observation_dim).
-            generators: One CPU generator per row: an episode's draws do not depend on which episodes run beside it.
-
-        Returns:
-            Actions in the environment's units, shape (batch, action_dim).
-        """
-        count, draws, width = self.num_candidates, self.actor.num_draws, self.hparams["action_dim"]
-        normal = torch.stack([torch.randn(draws, count, width, generator=g) for g in generators], dim=1).to(self.device)
-        uniform = torch.stack([torch.rand(count, generator=g) for g in generators]).to(self.device)
-        state = self.normalizer(observation.to(self.device))
-        choice = Choice(count, self.candidate_temperature, self.q_aggregation, self.lcb_coef)
-        action = self._chooser.choose(self.actor, self.target_critic, state, normal, uniform, choice)
-        in_units: Tensor = self.action_scaler(action)
-        return in_units
-
-    def on_load_checkpoint(self, checkpoint: Mapping[str, Any]) -> None:
-        """Refuse a checkpoint whose widths differ from this model's, with their numbers."""
-        saved = checkpoint.get("hyper_parameters", {})
-        check_checkpoint(saved, self.hparams, ("observation_dim", "action_dim", "num_critics"))
+    def decision_facts(self) -> dict[str, Any]:
+        """Return how many candidates there were and how one was chosen."""
+        return {"candidates": self.num_candidates, "candidate_temperature": self.candidate_temperature}

@@ -119,3 +119,23 @@ def actor_loss(terms: ActorTerms, value_scale: Tensor, entropy_scale: Tensor, et
     if eta != 0:
         loss = loss + eta * normalized(terms.value, value_scale)
     return loss + normalized((terms.entropy_coef * terms.entropy).mean(), entropy_scale)
+
+
+def critic_metrics(terms: CriticTerms) -> dict[str, Tensor]:
+    """Return what is logged about the critics of a gradient step, scalars by name."""
+    q = terms.q
+    return {
+        "critic/q_mean": q.mean(),
+        "critic/q_std": q.std(dim=0).mean() if len(q) > 1 else q.new_zeros(()),
+        "critic/target": terms.target.mean(),
+    }
+
+
+def actor_metrics(terms: ActorTerms, eta: float) -> dict[str, Tensor]:
+    """Return what is logged about the actor loss of a gradient step beside its value, scalars by name."""
+    return {
+        "actor/bc_loss": terms.bc_loss.detach(),
+        "actor/q_loss": normalized(terms.value.detach(), terms.value_scale) if eta != 0 else terms.value,
+        "actor/entropy": terms.entropy.detach().mean(),
+        "actor/entropy_coef": terms.entropy_coef.mean(),
+    }

@@ -4,12 +4,46 @@ All ranks draw the noise of the *global* batch and keep their rows, so N ranks w
 rows computes, and a resumed run repeats the draws of any step from its number alone.
 """
 
+from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from edp_lightning.runs.rng import stream_seed
+
+
+class RowNoise:
+    """Draws for the rows of a batch: those of the global batch are drawn, those of this rank's rows are kept.
+
+    Args:
+        generator: Seeded for the gradient step, the same on every rank.
+        rank: This rank.
+        world_size: Number of ranks.
+    """
+
+    def __init__(self, generator: torch.Generator, rank: int = 0, world_size: int = 1) -> None:
+        self.generator = generator
+        self.rank = rank
+        self.world_size = world_size
+
+    def normal(self, *shape: int, rows: int = 0) -> Tensor:
+        """Return standard normal draws of ``shape``, whose axis ``rows`` counts rows of this rank's batch."""
+        return self._mine(torch.randn, shape, rows)
+
+    def uniform(self, *shape: int, rows: int = 0) -> Tensor:
+        """Return draws from U(0, 1) of ``shape``, whose axis ``rows`` counts rows of this rank's batch."""
+        return self._mine(torch.rand, shape, rows)
+
+    def integers(self, low: int, high: int, *shape: int, rows: int = 0) -> Tensor:
+        """Return integers from ``low`` to ``high - 1`` of ``shape``, whose axis ``rows`` counts rows of this rank's batch."""
+        return self._mine(partial(torch.randint, low, high), shape, rows)
+
+    def _mine(self, draw: Callable[..., Tensor], shape: tuple[int, ...], rows: int) -> Tensor:
+        every = (*shape[:rows], shape[rows] * self.world_size, *shape[rows + 1 :])
+        drawn = draw(every, generator=self.generator, device=self.generator.device)
+        return drawn[(slice(None),) * rows + (slice(self.rank, None, self.world_size),)]
 
 
 class StepNoise(NamedTuple):
@@ -66,18 +100,10 @@ class NoiseSource:
 
     def draw(self, step: int, batch_size: int, rank: int = 0, world_size: int = 1) -> StepNoise:
         """Return the noise of gradient step ``step`` for this rank's ``batch_size`` rows."""
-        generator = self.generator.manual_seed(stream_seed(self.seed, "noise", step))
-        device = generator.device
-        rows = batch_size * world_size
-        mine = slice(rank, None, world_size)
-        num_steps, width = self.num_diffusion_steps, self.action_dim
-
-        def normal(*shape: int) -> Tensor:
-            return torch.randn(*shape, generator=generator, device=device)
-
-        next_action = normal(self.chain_draws, rows, self.num_backup_actions, width)[:, mine]
-        time = torch.randint(1, num_steps + 1, (rows,), generator=generator, device=device)[mine]
-        action = normal(rows, width)[mine]
+        noise = RowNoise(self.generator.manual_seed(stream_seed(self.seed, "noise", step)), rank, world_size)
+        width, chain = self.action_dim, self.chain_draws
+        next_action = noise.normal(chain, batch_size, self.num_backup_actions, width, rows=1).reshape(chain, -1, width)
+        time = noise.integers(1, self.num_diffusion_steps + 1, batch_size)
+        action = noise.normal(batch_size, width)
         states = batch_size if self.entropy_states is None else min(self.entropy_states, batch_size)
-        entropy = normal(self.entropy_draws, states * world_size, width)[:, mine]
-        return StepNoise(next_action.reshape(self.chain_draws, -1, width), time, action, entropy)
+        return StepNoise(next_action, time, action, noise.normal(self.entropy_draws, states, width, rows=1))

@@ -1,7 +1,7 @@
 """What a gradient step minimises: losses and gradients of one batch, as functions of networks, batch and noise."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
@@ -41,6 +41,11 @@ class ObjectiveOptions:
     discount: float
     num_backup_actions: int
     backup_choice: BackupChoice
+
+    @classmethod
+    def of(cls, hparams: Mapping[str, Any], **others: Any) -> "ObjectiveOptions":
+        """Return the options among a model's hyperparameters, ``others`` first."""
+        return cls(**{f.name: others[f.name] if f.name in others else hparams[f.name] for f in fields(cls)})
 
 
 class Objectives:

@@ -1,6 +1,8 @@
 """From a loss to changed weights: averaged gradients, clipping, learning-rate schedule."""
 
 import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -29,6 +31,37 @@ def learning_rate(base: float, schedule: LRSchedule, step: int, max_steps: int) 
     if max_steps <= 0:
         raise ValueError("lr_schedule 'cosine' needs trainer.max_steps")
     return base * 0.5 * (1 + math.cos(math.pi * min(step / max_steps, 1.0)))
+
+
+def fused_adam(parameters: Iterable[nn.Parameter], lr: float) -> torch.optim.Optimizer:
+    """Return Adam whose step is one kernel."""
+    return torch.optim.Adam(parameters, lr=lr, fused=True)
+
+
+@dataclass(frozen=True)
+class Learner:
+    """How a network is trained.
+
+    Attributes:
+        lr: Learning rate at its highest.
+        schedule: What becomes of it over the run.
+        warmup_steps: Gradient steps over which it rises linearly from 0.
+        optimizer: Maps parameters and learning rate to the optimizer.
+    """
+
+    lr: float
+    schedule: LRSchedule = "constant"
+    warmup_steps: int = 0
+    optimizer: Callable[[Iterable[nn.Parameter], float], torch.optim.Optimizer] = fused_adam
+
+    def create(self, network: nn.Module) -> torch.optim.Optimizer:
+        """Return the optimizer of a network."""
+        return self.optimizer(network.parameters(), self.lr)
+
+    def rate(self, step: int, max_steps: int) -> float:
+        """Return the learning rate of gradient step ``step`` (counted from 0) of a run of ``max_steps``, -1 if unbounded."""
+        rate = learning_rate(self.lr, self.schedule, step, max_steps)
+        return rate * min((step + 1) / self.warmup_steps, 1.0) if self.warmup_steps else rate
 
 
 def set_learning_rate(optimizer: Any, rate: float) -> None:

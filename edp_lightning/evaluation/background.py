@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from edp_lightning.algorithms.offline_algorithm import OfflineAlgorithm
 from edp_lightning.environments.workers import LocalEnvironments
 from edp_lightning.evaluation.rollout import EpisodeResult, rollout
 from edp_lightning.runs.stop_signals import signals_kept_from_children
@@ -21,6 +22,7 @@ class BackgroundRollout:
     """Starts the process. It has one thread and no GPU, and ends with the episodes, or with this process.
 
     Args:
+        policy: Class of the policy.
         checkpoint: File with the policy; must stay until the episodes are played.
         environment: Recipe of the environment.
         seeds: Reset seed of each episode.
@@ -29,11 +31,17 @@ class BackgroundRollout:
     """
 
     def __init__(
-        self, checkpoint: Path, environment: "EvaluationEnvironment", seeds: Sequence[int], num_envs: int, record: bool
+        self,
+        policy: type[OfflineAlgorithm],
+        checkpoint: Path,
+        environment: "EvaluationEnvironment",
+        seeds: Sequence[int],
+        num_envs: int,
+        record: bool,
     ) -> None:
         context = multiprocessing.get_context("spawn")  # a fork would copy the locks of threads that it does not copy
         self._pipe, theirs = context.Pipe(duplex=False)
-        arguments = (theirs, str(checkpoint), environment, list(seeds), num_envs, record)
+        arguments = (theirs, policy, str(checkpoint), environment, list(seeds), num_envs, record)
         self._process = context.Process(target=_play, args=arguments, daemon=True)
         # A batch system's SIGTERM goes to all processes: the run decides on it, and this one must not lose its episodes.
         with signals_kept_from_children():
@@ -71,13 +79,17 @@ class BackgroundRollout:
 
 
 def _play(
-    pipe: Connection, checkpoint: str, environment: "EvaluationEnvironment", seeds: list[int], num_envs: int, record: bool
+    pipe: Connection,
+    policy_class: type[OfflineAlgorithm],
+    checkpoint: str,
+    environment: "EvaluationEnvironment",
+    seeds: list[int],
+    num_envs: int,
+    record: bool,
 ) -> None:
     torch.set_num_threads(1)
     try:
-        from edp_lightning.algorithms.entropy_diffusion import EntropyDiffusionPolicy
-
-        policy = EntropyDiffusionPolicy.load_from_checkpoint(checkpoint, map_location="cpu", weights_only=True).eval()
+        policy = policy_class.load_from_checkpoint(checkpoint, map_location="cpu", weights_only=True).eval()
         envs = LocalEnvironments([environment.make() for _ in range(min(num_envs, len(seeds)))])
         try:
             answer: list[EpisodeResult] | str = rollout(envs, policy.act, seeds, record=record)

@@ -1,6 +1,6 @@
 """Choosing actions for many environments at once: candidates from the policy, judged by the critics, without gradients."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -43,6 +43,25 @@ def _values(layers: Layers, inputs: Tensor, dtype: torch.dtype) -> Tensor:
 def _call_network(network: NoiseNetwork, noisy: Tensor, t: Tensor, observation: Tensor) -> Tensor:
     predicted: Tensor = network(noisy, t, observation)
     return predicted
+
+
+def candidate_noise(
+    generators: Sequence[torch.Generator], draws: int, count: int, action_dim: int, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Return what :meth:`ActionChooser.choose` needs, each row from its own CPU generator.
+
+    Args:
+        generators: One per observation.
+        draws: Noise draws per action of the policy.
+        count: Candidates per observation.
+        action_dim: Width of an action.
+        device: Where the noise is used.
+
+    Returns:
+        Standard normal draws (draws, batch, count, action_dim), and draws from U(0, 1), (batch, count).
+    """
+    normal = torch.stack([torch.randn(draws, count, action_dim, generator=g) for g in generators], dim=1)
+    return normal.to(device), torch.stack([torch.rand(count, generator=g) for g in generators]).to(device)
 
 
 class ActionChooser:

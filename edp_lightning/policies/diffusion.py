@@ -1,12 +1,13 @@
 """The diffusion policy: a noise network together with the SDE that turns its predictions into actions."""
 
+import math
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from edp_lightning.diffusion import MeanRevertingSDE, bridge_entropy, path_entropy, reference_entropy
+from edp_lightning.diffusion import MeanRevertingSDE, bridge_entropy, gaussian_entropy, path_entropy, reference_entropy
 from edp_lightning.networks.noise_network import NoiseNetwork, PredictNoise
 from edp_lightning.policies.prediction_error import PredictionError
 
@@ -60,6 +61,20 @@ class DiffusionPolicy(nn.Module):
     def num_draws(self) -> int:
         """Noise draws per action that :meth:`sample` uses."""
         return self.sde.num_steps + (self.prediction_error is not None)
+
+    def default_target_entropy(self, estimator: EntropyEstimator) -> float:
+        """Return SAC's default target of -1 nat per action dimension in the estimator's terms, in nats.
+
+        ``path`` bounds the entropy of a^1, the action plus the noise of the first diffusion step, which is never below that
+        of the noise alone (0.86 nats per dimension at T = 5). Its target is the entropy of a^1 for Gaussian actions of -1 nat
+        per dimension, that is of standard deviation 0.09.
+        """
+        action_dim = self.network.output.out_features
+        if estimator != "path":
+            return -float(action_dim)
+        action_std = math.exp(-1) / math.sqrt(2 * math.pi * math.e)
+        variance = float(self.sde.decay[1]) ** 2 * action_std**2 + float(self.sde.std[1]) ** 2
+        return action_dim * gaussian_entropy(variance)
 
     def sample(self, observation: Tensor, noise: Tensor, predict_noise: PredictNoise | None = None) -> Tensor:
         """Draw actions by running the reverse chain from a^T to a^0.

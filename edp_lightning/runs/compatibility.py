@@ -9,35 +9,6 @@ from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from edp_lightning.errors import UserError
 
 
-def check_model(options: Mapping[str, Any]) -> None:
-    """Refuse combinations of the model's options that cannot be computed.
-
-    Args:
-        options: The model's hyperparameters.
-
-    Raises:
-        UserError: With the options that clash.
-    """
-    if options["q_aggregation"] == "lcb" and options["num_critics"] < 2:
-        raise UserError(
-            "q_aggregation 'lcb' needs the spread of at least 2 critics but num_critics is "
-            f"{options['num_critics']}: raise model.num_critics or set model.q_aggregation to 'min'"
-        )
-    if options["entropy_coef"] <= 0:
-        raise UserError(
-            f"entropy_coef must be above 0 (got {options['entropy_coef']}); use entropy: none to leave the term out"
-        )
-    if options["entropy_states"] is not None and options["entropy_states"] < 1:
-        raise UserError(f"entropy_states must be at least 1 (got {options['entropy_states']}), or null for the whole batch")
-    if options["entropy"] == "reference" and options["num_diffusion_steps"] < 3:
-        raise UserError("entropy 'reference' skips the first diffusion step and needs num_diffusion_steps >= 3")
-    if options["entropy"] == "path" and options["reverse_variance"] == "matched":
-        raise UserError(
-            "entropy 'path' bounds the entropy of a chain with posterior variances: set model.reverse_variance to 'posterior', "
-            "or model.entropy to another estimator"
-        )
-
-
 def check_strategy(strategy: Any) -> None:
     """Refuse a strategy by its name, before Lightning looks for the hardware or package it wants.
 

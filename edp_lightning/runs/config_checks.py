@@ -8,18 +8,6 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 from edp_lightning.errors import UserError
 
 AT_LEAST: dict[str, float] = {
-    "model.num_critics": 1,
-    "model.num_diffusion_steps": 1,
-    "model.num_backup_actions": 1,
-    "model.num_candidates": 1,
-    "model.observation_dim": 1,
-    "model.action_dim": 1,
-    "model.hidden_dims": 1,
-    "model.discount": 0,
-    "model.candidate_temperature": 0,
-    "model.actor_lr": 0,
-    "model.critic_lr": 0,
-    "model.gradient_clip_val": 0,
     "data.action_clip_eps": 0,
     "data.collect_steps": 1,
     "data.collect_workers": 1,
@@ -30,9 +18,9 @@ AT_LEAST: dict[str, float] = {
     "trainer.check_val_every_n_epoch": 1,
     "trainer.log_every_n_steps": 1,
 }
-"""Option -> smallest value, for a list of each entry."""
+"""Option -> smallest value, for a list of each entry; a class may add its own as ``at_least`` and ``at_most``."""
 
-AT_MOST: dict[str, float] = {"model.discount": 1, "data.action_clip_eps": 0.5}
+AT_MOST: dict[str, float] = {"data.action_clip_eps": 0.5}
 """Option -> largest value."""
 
 
@@ -50,6 +38,8 @@ def check_section(section: str, values: Any, constructor: Any) -> None:
     if not isinstance(values, Mapping) and not hasattr(values, "items"):
         raise UserError(f"the section {section} of the config must be a mapping of options; got {values!r}")
     hints = get_type_hints(constructor.__init__)
+    least = AT_LEAST | {f"{section}.{name}": bound for name, bound in getattr(constructor, "at_least", {}).items()}
+    most = AT_MOST | {f"{section}.{name}": bound for name, bound in getattr(constructor, "at_most", {}).items()}
     for name, value in values.items():
         option = f"{section}.{name}"
         if value is None and name in hints and not _takes_none(hints[name]):
@@ -57,10 +47,10 @@ def check_section(section: str, values: Any, constructor: Any) -> None:
         for number in _numbers(value):
             if not math.isfinite(number):
                 raise UserError(f"{option} must be a finite number; got {number}")
-            if number < AT_LEAST.get(option, number):
-                raise UserError(f"{option} must be at least {AT_LEAST[option]:g}; got {number:g}")
-            if number > AT_MOST.get(option, number):
-                raise UserError(f"{option} must be at most {AT_MOST[option]:g}; got {number:g}")
+            if number < least.get(option, number):
+                raise UserError(f"{option} must be at least {least[option]:g}; got {number:g}")
+            if number > most.get(option, number):
+                raise UserError(f"{option} must be at most {most[option]:g}; got {number:g}")
 
 
 def check_evaluation_period(trainer: Mapping[str, Any], steps_per_epoch: int) -> None:

@@ -185,7 +185,7 @@ def never(function):
 
 def test_only_compiled_bfloat16_asks_for_it(monkeypatch):
     asked = []
-    monkeypatch.setattr("edp_lightning.algorithms.entropy_diffusion.fused_perceptrons", lambda: asked.append(True))
+    monkeypatch.setattr("edp_lightning.algorithms.offline_algorithm.fused_perceptrons", lambda: asked.append(True))
     for compiled, precision in ((False, "bfloat16"), (True, "float32"), (True, "bfloat16")):
         module = EntropyDiffusionPolicy(3, 2, num_critics=2, hidden_dims=[8], hidden_precision=precision, compile=compiled)
         module.configure_model()

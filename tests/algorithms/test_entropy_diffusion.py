@@ -92,9 +92,9 @@ def test_gradients_of_a_step_equal_autograd(monkeypatch, precision, way, aggrega
     exact, module = build(**options), build(hidden_precision=precision, **options)
     module.load_state_dict(exact.state_dict())
     if way == "compiled":
-        monkeypatch.setattr("edp_lightning.algorithms.entropy_diffusion.fused_perceptrons", lambda: None)
+        monkeypatch.setattr("edp_lightning.algorithms.offline_algorithm.fused_perceptrons", lambda: None)
     elif way == "fused":  # nothing else is compiled
-        monkeypatch.setattr("edp_lightning.algorithms.entropy_diffusion.compile_or_eager", lambda function, *_: function)
+        monkeypatch.setattr("edp_lightning.algorithms.offline_algorithm.compile_or_eager", lambda function, *_: function)
     module.prepare_step(compiled=way != "eager")
     data, draws = batch(256), noise(module, 256)
     critic_loss, value_loss = autograd_terms(exact, data, draws)

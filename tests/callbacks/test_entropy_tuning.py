@@ -1,3 +1,4 @@
+import functools
 import math
 from types import SimpleNamespace
 
@@ -6,26 +7,33 @@ import numpy as np
 import pytest
 import torch
 
+from edp_lightning.algorithms.inspection import TunableEntropy
 from edp_lightning.callbacks import EntropyCoefficientTuning
-from edp_lightning.callbacks.entropy_tuning import default_target
 from edp_lightning.diffusion import MeanRevertingSDE
 from edp_lightning.errors import UserError
+from edp_lightning.networks.noise_network import NoiseNetwork
+from edp_lightning.policies.diffusion import DiffusionPolicy
 from tests.conftest import make_buffer, make_set, scalars
 
 INITIAL = math.exp(-1.0)
 
 
 def module(entropy="bridge"):
-    return SimpleNamespace(
-        hparams={"entropy": entropy, "action_dim": 3, "observation_dim": 2, "entropy_coef": INITIAL},
-        log_entropy_coef=torch.tensor(-1.0),
-        actor=SimpleNamespace(sde=MeanRevertingSDE(5)),
+    log_coef = torch.tensor(-1.0)
+    fake = SimpleNamespace(
+        observation_dim=2,
+        log_entropy_coef=log_coef,
         normalizer=lambda observation: observation,
         mean_over_ranks=lambda value: value,
         entropy_coef_of_state=None,
         device=torch.device("cpu"),
         seed=0,
     )
+    use = functools.partial(setattr, fake, "entropy_coef_of_state")
+    actor = DiffusionPolicy(NoiseNetwork(2, 3, [4]), MeanRevertingSDE(5))
+    target = functools.partial(actor.default_target_entropy, entropy)
+    fake.tunable_entropy = None if entropy == "none" else TunableEntropy(log_coef, INITIAL, target, use)
+    return fake
 
 
 def tuned(entropy, steps=5, **kwargs):
@@ -107,7 +115,8 @@ def test_default_target_of_path_is_the_entropy_of_noisy_narrow_actions(num_steps
     assert 0.5 * math.log(2 * math.pi * math.e * action_std**2) == pytest.approx(-1, abs=1e-3)
     noisy = sde.diffuse(action_std * torch.randn(400_000, 1), torch.ones(400_000, dtype=torch.long), torch.randn(400_000, 1))
     entropy = 0.5 * math.log(2 * math.pi * math.e * noisy.var().item())
-    assert default_target("path", 3, sde) == pytest.approx(3 * entropy, abs=0.02)
+    actor = DiffusionPolicy(NoiseNetwork(2, 3, [4]), sde)
+    assert actor.default_target_entropy("path") == pytest.approx(3 * entropy, abs=0.02)
 
 
 @pytest.mark.parametrize("mode", ["scalar", "state"])

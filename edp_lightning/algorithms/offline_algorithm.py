@@ -1,0 +1,274 @@
+"""Everything about an algorithm that is not its method."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar, ParamSpec, TypeVar
+
+import lightning as L
+import torch
+from torch import Tensor
+
+from edp_lightning.acceleration.compilation import compile_or_eager, start_step
+from edp_lightning.acceleration.native.perceptrons import FusedPerceptrons, fused_perceptrons
+from edp_lightning.acceleration.precision import HiddenPrecision, hidden_dtype
+from edp_lightning.algorithms.inspection import Critics, Follower, StepReport, TunableEntropy
+from edp_lightning.algorithms.noise import RowNoise
+from edp_lightning.algorithms.optimization import Learner, apply_gradients, loss_gradients, set_learning_rate
+from edp_lightning.data.transitions import Batch
+from edp_lightning.networks.scaling import ActionScaler, ObservationNormalizer
+from edp_lightning.runs.compatibility import agreed_width, check_checkpoint, check_trainer
+from edp_lightning.runs.rng import stream_seed
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class OfflineAlgorithm(L.LightningModule, ABC):
+    """Base of all algorithms: owns the counting of gradient steps, noise, logging, scales and refusals.
+
+    A subclass writes :meth:`build` (networks), :meth:`learners` (their optimizers), :meth:`gradient_step` (the losses of one
+    step, through :meth:`update`) and :meth:`choose` (an action). Where it has them it also tells which networks follow
+    others (:meth:`target_networks`, :meth:`ema_networks`), what its critics say (:attr:`critics`) and whether its entropy can
+    be tuned (:attr:`tunable_entropy`); the callbacks ask for these. One batch is one gradient step of every learner.
+
+    Args:
+        observation_dim: Width of an observation; taken from the dataset when not given.
+        action_dim: Width of an action; taken from the dataset when not given.
+        gradient_clip_val: Bound on the joint gradient norm of each learner; null for none.
+        hidden_precision: Precision of the hidden layers' products; heads, losses and optimizers are float32. ``auto`` is
+            ``bfloat16`` where the device multiplies in it much faster, and ``float32`` elsewhere.
+        compile: Compile the functions of a gradient step, and on a CPU those that choose actions, with ``torch.compile``, where
+            a compiler is found.
+        seed: Seed of all noise in training and of candidate choice in prediction.
+    """
+
+    at_least: ClassVar[Mapping[str, float]] = {
+        **dict.fromkeys(("observation_dim", "action_dim", "hidden_dims", "num_critics"), 1),
+        **dict.fromkeys(("num_diffusion_steps", "num_backup_actions", "num_candidates"), 1),
+        **dict.fromkeys(("discount", "gradient_clip_val", "candidate_temperature", "actor_lr", "critic_lr"), 0),
+    }
+    """Option -> smallest value, for a list of each entry; the field's usual names. Subclasses add theirs."""
+
+    at_most: ClassVar[Mapping[str, float]] = {"discount": 1}
+    """Option -> largest value."""
+
+    sizes: ClassVar[tuple[str, ...]] = ("observation_dim", "action_dim")
+    """Options that must be those of the checkpoint that a run goes on from."""
+
+    observation_dim: int
+    action_dim: int
+    hidden_dtype: torch.dtype
+
+    def __init__(
+        self,
+        observation_dim: int | None = None,
+        action_dim: int | None = None,
+        gradient_clip_val: float | None = None,
+        hidden_precision: HiddenPrecision = "float32",
+        compile: bool = False,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters()  # those of the subclass
+        self.automatic_optimization = False
+        self.strict_loading = True
+        self.gradient_clip_val = gradient_clip_val
+        self.seed = seed
+        self._learners: dict[str, Learner] = {}
+        self._optimizers_now: dict[str, Any] = {}
+        self._watched: dict[str, Tensor] = {}
+        self._norms: dict[str, Tensor] = {}
+
+    @abstractmethod
+    def build(self, observation_dim: int, action_dim: int) -> None:
+        """Create the networks as attributes of this module; ``self.hidden_dtype`` is the precision of their products."""
+
+    @abstractmethod
+    def learners(self) -> dict[str, Learner]:
+        """Return how each trained submodule is trained, by its name. The first one must be updated in every step."""
+
+    @abstractmethod
+    def gradient_step(self, batch: Batch, step: int) -> StepReport | None:
+        """Take gradient step ``step`` (counted from 0) on this rank's batch: one :meth:`update` per learner."""
+
+    @abstractmethod
+    def choose(self, observation: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
+        """Return one action in [-1, 1] per normalised observation (batch, observation_dim): (batch, action_dim).
+
+        ``generators`` are one CPU generator per row: a row's action must not depend on the other rows.
+        """
+
+    def target_networks(self) -> Sequence[Follower]:
+        """Return the networks that follow others by Polyak averaging in every gradient step."""
+        return ()
+
+    def ema_networks(self) -> Sequence[Follower]:
+        """Return the networks that are exponential averages of others, on a schedule of their own."""
+        return ()
+
+    @property
+    def critics(self) -> Critics | None:
+        """The critics that diagnostics may judge, if there are any."""
+        return None
+
+    @property
+    def uses_values(self) -> bool:
+        """Whether actions depend on what critics have learned."""
+        return self.critics is not None
+
+    @property
+    def tunable_entropy(self) -> TunableEntropy | None:
+        """The entropy term whose coefficient may be learned, if there is one."""
+        return None
+
+    @property
+    def discount(self) -> float | None:
+        """Discount per environment step; None where the method knows no values."""
+        return self.hparams.get("discount")
+
+    def draw_actions(self, observation: Tensor, generator: torch.Generator) -> Tensor | None:
+        """Return one plain draw of the policy per normalised observation, in [-1, 1], (batch, action_dim), if it can."""
+        return None
+
+    def decision_facts(self) -> dict[str, Any]:
+        """Return what a result file should say about how actions were chosen."""
+        return {}
+
+    def setup(self, stage: str) -> None:
+        """Refuse, before any process group or wrapper exists, what a gradient step cannot run under."""
+        check_trainer(self.trainer)
+
+    def configure_model(self) -> None:
+        """Build the networks once the widths are known, and take scales over from the dataset."""
+        if hasattr(self, "normalizer"):
+            return
+        data = None if self._trainer is None else getattr(self.trainer, "datamodule", None)
+        for name in ("observation_dim", "action_dim"):
+            self.hparams[name] = agreed_width(name, self.hparams[name], getattr(data, name, None), getattr(data, "dataset", ""))
+            setattr(self, name, self.hparams[name])
+        self.root_device = self.device if self._trainer is None else self.trainer.strategy.root_device
+        self.hidden_dtype = hidden_dtype(self.hparams["hidden_precision"], self.root_device)
+        self.normalizer = ObservationNormalizer(self.observation_dim)
+        self.action_scaler = ActionScaler(self.action_dim)
+        if data is not None:
+            self.normalizer.set(data.observation_mean.to(self.device), data.observation_std.to(self.device))
+            self.action_scaler.set(data.action_low.to(self.device), data.action_high.to(self.device))
+        self.build(self.observation_dim, self.action_dim)
+
+    def configure_optimizers(self) -> list[torch.optim.Optimizer]:
+        """Return one optimizer per learner; Lightning counts the steps of the first."""
+        self._learners = self.learners()
+        return [learner.create(self.get_submodule(name)) for name, learner in self._learners.items()]
+
+    def preparation(self, compiled: bool, dynamic: bool = False) -> Callable[[Callable[P, R]], Callable[P, R]]:
+        """Return a function that compiles others for this module's device, or leaves them as they are."""
+
+        def prepare(function: Callable[P, R]) -> Callable[P, R]:
+            return compile_or_eager(function, self.device, dynamic) if compiled else function
+
+        return prepare
+
+    def fused_passes(self, compiled: bool) -> FusedPerceptrons | None:
+        """Return the passes made for this processor and the networks' precision, if there are any."""
+        usable = compiled and self.device.type == "cpu" and self.hidden_dtype == torch.bfloat16
+        return fused_perceptrons() if usable else None
+
+    def row_noise(self, step: int) -> RowNoise:
+        """Return the random numbers of a gradient step: those of this rank's rows of the global batch."""
+        generator = torch.Generator(self.device).manual_seed(stream_seed(self.seed, "noise", step))
+        return RowNoise(generator, self.global_rank, self.trainer.world_size)
+
+    def mean_over_ranks(self, value: Tensor) -> Tensor:
+        """Return the mean of a tensor over all ranks; the tensor itself on one device."""
+        if self._trainer is None or self.trainer.world_size == 1:
+            return value
+        reduced = self.trainer.strategy.reduce(value.detach().clone(), reduce_op="mean")
+        assert isinstance(reduced, Tensor)
+        return reduced
+
+    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
+        """Take one gradient step.
+
+        Returns:
+            ``watched``: named scalars that must be finite, and ``gradient_norms``: by learner, the norm of each parameter's
+            gradient, for ``NumericsGuard``; ``q`` and ``entropy`` of the :class:`StepReport`.
+        """
+        step = self.global_step
+        # Lightning counts steps of wrapped optimizers. Only the first one is, so global_step means gradient steps.
+        counted, raw = (_as_list(self.optimizers(use_pl_optimizer=wrapped)) for wrapped in (True, False))
+        self._optimizers_now = dict(zip(self._learners, [counted[0], *raw[1:]], strict=True))
+        for name, learner in self._learners.items():
+            set_learning_rate(self._optimizers_now[name], learner.rate(step, self.trainer.max_steps))
+        log_now = (step + 1) % self.trainer.log_every_n_steps == 0  # type: ignore[attr-defined]
+        self._watched, self._norms = {}, {}
+        start_step(self.device)
+        report = self.gradient_step(batch, step) or StepReport()
+        assert next(iter(self._learners)) in self._norms, "every step must update the first learner: that is what is counted"
+        if log_now:
+            self._log_step(self._watched | report.metrics(), step)
+        entropy = None if report.entropy is None else report.entropy.detach()
+        return {"entropy": entropy, "watched": self._watched, "gradient_norms": self._norms, "q": report.q}
+
+    def update(self, name: str, loss: Tensor, gradients: list[Tensor] | None = None) -> None:
+        """Take one optimizer step of a learner; ``NAME/loss`` and ``NAME/gradient_norm`` are watched and logged.
+
+        Args:
+            name: The learner, a submodule.
+            loss: Its loss on this rank's batch, scalar.
+            gradients: Gradients of the loss in the order of the submodule's parameters; by autograd, for these parameters
+                alone, when not given.
+        """
+        network = self.get_submodule(name)
+        gradients = loss_gradients(loss, network) if gradients is None else gradients
+        norms = apply_gradients(self._optimizers_now[name], network, gradients, self.gradient_clip_val)
+        self._watched |= {f"{name}/loss": loss.detach(), f"{name}/gradient_norm": norms.joint}
+        self._norms[name] = norms.tensors
+
+    def _log_step(self, values: dict[str, Tensor], step: int) -> None:
+        reduced = self.mean_over_ranks(torch.stack(list(values.values())))
+        named = dict(zip(values, reduced, strict=True))
+        self.log_dict(named, logger=False)  # for callbacks and the progress bar
+        # Lightning would hand them to the logger only after on_train_batch_end, where checkpoints are saved: a run killed
+        # in between would lack this step's numbers for ever.
+        for logger in self.loggers:
+            logger.log_metrics({name: float(value) for name, value in named.items()}, step=step)
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        """Do nothing: policies are judged in the environment, by ``EnvironmentEvaluation``."""
+
+    def test_step(self, batch: Any, batch_idx: int) -> None:
+        """Do nothing: policies are judged in the environment, by ``EnvironmentEvaluation``."""
+
+    def predict_step(self, batch: Tensor, batch_idx: int) -> Tensor:
+        """Return one action per observation (batch, observation_dim), in the environment's units: (batch, action_dim)."""
+        generator = torch.Generator().manual_seed(stream_seed(self.seed, "predict", batch_idx))
+        return self.act(batch, [generator] * len(batch))
+
+    @torch.no_grad()
+    def act(self, observation: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
+        """Choose one action per observation.
+
+        Args:
+            observation: Observations as the environment gives them, shape (batch, observation_dim).
+            generators: One CPU generator per row: an episode's draws do not depend on which episodes run beside it.
+
+        Returns:
+            Actions in the environment's units, shape (batch, action_dim).
+        """
+        action: Tensor = self.action_scaler(self.choose(self.normalizer(observation.to(self.device)), generators))
+        return action
+
+    def reset(self, episode: int) -> None:
+        """Forget an episode; policies that remember none do nothing."""
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Write down which algorithm this is."""
+        checkpoint["algorithm"] = f"{type(self).__module__}.{type(self).__qualname__}"
+
+    def on_load_checkpoint(self, checkpoint: Mapping[str, Any]) -> None:
+        """Refuse a checkpoint whose sizes differ from this model's, with their numbers."""
+        check_checkpoint(checkpoint.get("hyper_parameters", {}), self.hparams, self.sizes)
+
+
+def _as_list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
