@@ -1,6 +1,7 @@
 """The command line: Lightning's fit, validate, test and predict with this package's callbacks, and the extra commands."""
 
 import errno
+import inspect
 import signal
 import sys
 import threading
@@ -17,9 +18,12 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_info
 
 from edp_lightning import __version__, callbacks
-from edp_lightning.algorithms.entropy_diffusion import EntropyDiffusionPolicy
+from edp_lightning.algorithms.offline_algorithm import OfflineAlgorithm
+from edp_lightning.algorithms.registry import DEFAULT, algorithm_class, algorithm_name, algorithm_of
+from edp_lightning.command_line.algorithm_choice import Choice, choose_algorithm
 from edp_lightning.data.datamodule import OfflineDataModule
 from edp_lightning.errors import UserError
 from edp_lightning.runs.checkpoint_io import AtomicCheckpointIO, read_checkpoint
@@ -74,9 +78,13 @@ class SaveFitConfig(SaveConfigCallback):
 class OfflineCLI(LightningCLI):
     """LightningCLI with forced callbacks, linked values, one folder per run; the command line beats the checkpoint."""
 
-    def __init__(self, *args: Any, locks: ExitStack, **kwargs: Any) -> None:
+    def __init__(
+        self, algorithm: type[OfflineAlgorithm], *args: Any, locks: ExitStack, checkpoint: dict[str, Any] | None, **kwargs: Any
+    ) -> None:
+        self._algorithm = algorithm
         self._locks = locks
-        super().__init__(*args, **kwargs)
+        self._checkpoint = checkpoint
+        super().__init__(algorithm, *args, **kwargs)
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave the lock out of what ``ddp_spawn`` sends to its ranks: it belongs to this process."""
@@ -90,17 +98,17 @@ class OfflineCLI(LightningCLI):
         parser.add_argument(
             "--run_name", type=str, default="default", help="Names the run's folder: OUTPUT/DATASET/RUN_NAME-seedSEED."
         )
-        parser.link_arguments("model.discount", "data.discount")
+        if _takes(self._algorithm, "discount"):
+            parser.link_arguments("model.discount", "data.discount")
+        if algorithm_name(self._algorithm) != DEFAULT:  # config.yaml must say whose options it holds
+            parser.add_argument("--model.class_path", type=str, default=algorithm_name(self._algorithm), help="The algorithm.")
         parser.link_arguments("seed_everything", "model.seed", compute_fn=int)
         parser.link_arguments("seed_everything", "data.seed", compute_fn=int)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Parse; a checkpoint file's hyperparameters become defaults, so configs and flags win over them."""
-        arguments = sys.argv[1:] if args is None else args
-        assert isinstance(arguments, list)
-        path = _option(arguments, "--ckpt_path")
-        if path is not None and path not in NAMED_CHECKPOINTS:
-            self._use_as_defaults(read_checkpoint(path))
+        if self._checkpoint is not None:
+            self._use_as_defaults(self._checkpoint)
         super().parse_arguments(parser, args)
 
     def _use_as_defaults(self, checkpoint: dict[str, Any]) -> None:
@@ -120,11 +128,19 @@ class OfflineCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """Refuse what the types of the options let through."""
         config = self.config[self.subcommand]
-        classes = {"trainer": L.Trainer, "model": EntropyDiffusionPolicy, "data": OfflineDataModule, **FORCED_CALLBACKS}
+        classes = {"trainer": L.Trainer, "model": self._algorithm, "data": OfflineDataModule, **FORCED_CALLBACKS}
         for section, constructor in classes.items():
             if section in config:  # a callback without options has no section
                 check_section(section, config[section], constructor)
         check_evaluation_period(config.trainer, config.data.steps_per_epoch)
+
+    def instantiate_classes(self) -> None:
+        """Create the objects; the algorithm's name is no argument of its class."""
+        model = self.config[self.subcommand].model
+        name = model.pop("class_path", None)
+        super().instantiate_classes()
+        if name is not None:
+            model.class_path = name
 
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
         """Create the trainer with its run folder, TensorBoard logger and atomic checkpoints."""
@@ -172,6 +188,24 @@ class OfflineCLI(LightningCLI):
         if config.get("enable_progress_bar") is False:
             callbacks = [callback for callback in callbacks if not isinstance(callback, ProgressBar)]
         return super()._instantiate_trainer(config, callbacks)
+
+
+def _takes(algorithm: type[OfflineAlgorithm], option: str) -> bool:
+    return any(option in inspect.signature(c.__init__).parameters for c in algorithm.__mro__ if issubclass(c, OfflineAlgorithm))
+
+
+def _algorithm(choice: Choice, checkpoint: dict[str, Any] | None) -> type[OfflineAlgorithm]:
+    """Return the algorithm that a command line means; without a name the checkpoint file's, or the default."""
+    if choice.left_out:
+        files = ", ".join(choice.left_out)
+        rank_zero_info(f"{files}: options under model are for another algorithm than {choice.name or DEFAULT} and are left out")
+    if choice.name is None:
+        return algorithm_class(DEFAULT) if checkpoint is None else algorithm_of(checkpoint)
+    chosen = algorithm_class(choice.name)
+    if checkpoint is not None and algorithm_of(checkpoint) is not chosen:
+        theirs = algorithm_name(algorithm_of(checkpoint))
+        raise UserError(f"the checkpoint is one of {theirs}, not of {choice.name}: leave --model out, or give another file")
+    return chosen
 
 
 def _option(arguments: list[str], name: str) -> str | None:
@@ -242,9 +276,12 @@ def run(args: list[str] | None = None) -> None:
         EXTRA_COMMANDS[arguments[0]](arguments[1:])
         return
     jsonargparse.set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
+    choice = choose_algorithm(arguments, DEFAULT)
+    path = _option(arguments, "--ckpt_path")
+    checkpoint = None if path is None or path in NAMED_CHECKPOINTS else read_checkpoint(path)
     with ExitStack() as locks:
         OfflineCLI(
-            EntropyDiffusionPolicy,
+            _algorithm(choice, checkpoint),
             OfflineDataModule,
             save_config_callback=SaveFitConfig,
             save_config_kwargs={"overwrite": True},
@@ -252,8 +289,9 @@ def run(args: list[str] | None = None) -> None:
             seed_everything_default=0,
             auto_configure_optimizers=False,
             parser_kwargs={"parser_mode": "omegaconf+", "version": __version__},
-            args=args,
+            args=choice.arguments if args is not None or choice.arguments != arguments else None,
             locks=locks,
+            checkpoint=checkpoint,
         )
 
 

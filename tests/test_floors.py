@@ -16,7 +16,7 @@ FLOORS = (
     ("algorithms",),
     ("evaluation",),
     ("callbacks", "figures", "experiments", "export"),
-    ("cli", "__main__"),
+    ("command_line", "cli", "__main__"),
 )
 """From the ground up; see CONTRIBUTING.md."""
 

@@ -15,6 +15,7 @@ from edp_lightning.algorithms.inspection import Critics, Follower, StepReport, T
 from edp_lightning.algorithms.noise import RowNoise
 from edp_lightning.algorithms.optimization import Learner, apply_gradients, loss_gradients, set_learning_rate
 from edp_lightning.data.transitions import Batch
+from edp_lightning.errors import UserError
 from edp_lightning.networks.scaling import ActionScaler, ObservationNormalizer
 from edp_lightning.runs.compatibility import agreed_width, check_checkpoint, check_trainer
 from edp_lightning.runs.rng import stream_seed
@@ -266,7 +267,10 @@ class OfflineAlgorithm(L.LightningModule, ABC):
         checkpoint["algorithm"] = f"{type(self).__module__}.{type(self).__qualname__}"
 
     def on_load_checkpoint(self, checkpoint: Mapping[str, Any]) -> None:
-        """Refuse a checkpoint whose sizes differ from this model's, with their numbers."""
+        """Refuse a checkpoint of another algorithm, or one whose sizes differ from this model's, with their numbers."""
+        theirs = str(checkpoint.get("algorithm", "")).rpartition(".")[2]
+        if theirs not in ("", type(self).__name__):
+            raise UserError(f"the checkpoint is one of {theirs}, not of {type(self).__name__}: use its config, or another file")
         check_checkpoint(checkpoint.get("hyper_parameters", {}), self.hparams, self.sizes)
 
 

@@ -56,6 +56,12 @@ def algorithm_class(name: str) -> type[OfflineAlgorithm]:
     return _checked(found, name)
 
 
+def algorithm_name(algorithm: type[OfflineAlgorithm]) -> str:
+    """Return the shortest name by which :func:`algorithm_class` finds an algorithm."""
+    inside = algorithm.__module__.startswith(f"{algorithms.__name__}.")
+    return algorithm.__qualname__ if inside else f"{algorithm.__module__}.{algorithm.__qualname__}"
+
+
 def algorithm_of(checkpoint: Mapping[str, Any]) -> type[OfflineAlgorithm]:
     """Return the class of a checkpoint's algorithm. Files of before there were several hold the default one.
 
