@@ -24,6 +24,9 @@ from edp_lightning import __version__, callbacks
 from edp_lightning.algorithms.offline_algorithm import OfflineAlgorithm
 from edp_lightning.algorithms.registry import DEFAULT, algorithm_class, algorithm_name, algorithm_of
 from edp_lightning.command_line.algorithm_choice import Choice, choose_algorithm
+from edp_lightning.command_line.commands import COMMANDS, PROGRAM
+from edp_lightning.command_line.front import answer
+from edp_lightning.command_line.trainer_parser import TrainerParser
 from edp_lightning.data.datamodule import OfflineDataModule
 from edp_lightning.errors import UserError
 from edp_lightning.runs.checkpoint_io import AtomicCheckpointIO, read_checkpoint
@@ -232,48 +235,15 @@ def _quiet_known_noise() -> None:
     warnings.filterwarnings("ignore", message=".*LeafSpec.*")
 
 
-def _collect(args: list[str]) -> None:
-    from edp_lightning.collect import collect
-
-    jsonargparse.auto_cli(collect, args=args)
-
-
-def _data(args: list[str]) -> None:
-    from edp_lightning.data.command import convert, show
-
-    jsonargparse.auto_cli({"show": show, "convert": convert}, args=args)
-
-
-def _toy(args: list[str]) -> None:
-    from edp_lightning.figures.toy import toy
-
-    parser = jsonargparse.ArgumentParser(prog="edp_lightning toy", description=(toy.__doc__ or "").partition("\n")[0])
-    parser.add_argument("--config", action="config", help="Path to a file with options of this command.")
-    parser.add_function_arguments(toy, as_group=False, skip={"run_command"}, fail_untyped=False)
-    options = parser.parse_args(args).as_dict()
-    options.pop("config")
-    toy(run, **options)
-
-
-def _figure(args: list[str]) -> None:
-    from edp_lightning.figures.tsne import tsne_command
-
-    figures = {"tsne": tsne_command}
-    if not args or args[0] not in figures:
-        raise UserError(f"figure needs the name of one: {', '.join(figures)}; got {args[0] if args else 'nothing'}")
-    figures[args[0]](args[1:])
-
-
-EXTRA_COMMANDS = {"collect": _collect, "data": _data, "toy": _toy, "figure": _figure}
-"""Commands that are not methods of the Trainer -> what runs them with the remaining arguments."""
-
-
 def run(args: list[str] | None = None) -> None:
     """Run one command line (``sys.argv`` when not given); errors propagate."""
     _quiet_known_noise()
     arguments = sys.argv[1:] if args is None else args
-    if arguments and arguments[0] in EXTRA_COMMANDS:
-        EXTRA_COMMANDS[arguments[0]](arguments[1:])
+    if answer(arguments):
+        return
+    command = COMMANDS.get(arguments[0])
+    if command is not None and command.run is not None:
+        command.run(arguments[1:], run)
         return
     jsonargparse.set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
     choice = choose_algorithm(arguments, DEFAULT)
@@ -288,16 +258,17 @@ def run(args: list[str] | None = None) -> None:
             trainer_defaults=TRAINER_DEFAULTS,
             seed_everything_default=0,
             auto_configure_optimizers=False,
-            parser_kwargs={"parser_mode": "omegaconf+", "version": __version__},
+            parser_class=TrainerParser,
+            parser_kwargs={"prog": PROGRAM, "parser_mode": "omegaconf+", "version": __version__},
             args=choice.arguments if args is not None or choice.arguments != arguments else None,
             locks=locks,
             checkpoint=checkpoint,
         )
 
 
-def _fail(message: str) -> NoReturn:
+def _fail(message: str, status: int = 1) -> NoReturn:
     print(f"error: {message}", file=sys.stderr)
-    raise SystemExit(1) from None
+    raise SystemExit(status) from None
 
 
 def main(args: list[str] | None = None) -> None:
@@ -323,7 +294,7 @@ def main(args: list[str] | None = None) -> None:
     try:
         run(args)
     except UserError as error:
-        _fail(str(error))
+        _fail(str(error), error.exit_status)
     except OSError as error:
         if error.errno not in FULL_DISK:
             raise

@@ -1,9 +1,31 @@
-"""The one exception type whose message is meant for the user, not for a developer."""
+"""The exception types whose messages are meant for the user, not for a developer."""
+
+import difflib
+from collections.abc import Iterable
 
 
 class UserError(Exception):
     """A problem the user can mend: bad data, bad settings, a missing file.
 
     The message names the cause and the fix in one or two lines. The command line prints it without a traceback and exits with
-    status 1; everything else that goes wrong keeps its traceback because it is a defect of this package.
+    ``exit_status``; everything else that goes wrong keeps its traceback because it is a defect of this package.
     """
+
+    exit_status = 1
+
+
+class UsageError(UserError):
+    """A command line that cannot be understood: it names something that does not exist, or leaves out what is needed."""
+
+    exit_status = 2
+
+
+def nearest(word: str, choices: Iterable[str]) -> str | None:
+    """Return the choice that a misspelt word most likely means; None if nothing is near."""
+    return next(iter(difflib.get_close_matches(word, sorted(choices), n=1)), None)
+
+
+def did_you_mean(word: str, choices: Iterable[str]) -> str:
+    """Return ``"; did you mean CHOICE?"`` for the nearest choice, and an empty string if nothing is near."""
+    choice = nearest(word, choices)
+    return f"; did you mean {choice}?" if choice else ""

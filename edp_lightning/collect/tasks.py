@@ -9,7 +9,7 @@ import gymnasium as gym
 from gymnasium.envs.registration import EnvSpec
 
 from edp_lightning.environments.quiet import register_robotics
-from edp_lightning.errors import UserError
+from edp_lightning.errors import UsageError, did_you_mean
 
 
 @dataclass(frozen=True)
@@ -134,8 +134,9 @@ def task_of(name: str) -> CollectTask:
     """Return the task called ``name``.
 
     Raises:
-        UserError: If there is none.
+        UsageError: If there is none.
     """
     if name not in TASKS:
-        raise UserError(f"nothing called {name!r} can be collected; choose one of {', '.join(TASKS)}")
+        nearest = did_you_mean(name, TASKS)
+        raise UsageError(f"nothing called {name!r} can be collected{nearest}\nchoose one of {', '.join(TASKS)}")
     return TASKS[name]

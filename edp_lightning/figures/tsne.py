@@ -1,7 +1,7 @@
 """Figure 1 of the slides on arXiv 2402.04080: states of datasets by t-SNE, coloured by the return of their trajectory."""
 
-import argparse
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -110,20 +110,26 @@ def draw_tsne(embeddings: list[Embedding]) -> "Figure":
     return figure
 
 
-def tsne_command(args: list[str]) -> None:
-    """Run ``figure tsne``: draw any number of datasets side by side into a picture.
+def draw_datasets(
+    datasets: list[str], count: int = 1000, view: str | None = None, seed: int = 0, output: str = "tsne.png"
+) -> Path:
+    """Draw any number of datasets side by side into a picture.
+
+    Args:
+        datasets: Names of sets on this machine.
+        count: Random states of each.
+        view: Observation view of all sets; each one's default when not given.
+        seed: Seed of the states and of t-SNE.
+        output: Picture to write.
+
+    Returns:
+        Its path.
 
     Raises:
         UserError: If a set, a view, the output or the extra ``plot`` is not to be had.
     """
-    parser = argparse.ArgumentParser("edp_lightning figure tsne", description="Draw random states of datasets by t-SNE.")
-    parser.add_argument("--dataset", nargs="+", action="extend", required=True, help="a set on this machine; repeatable")
-    parser.add_argument("--states", type=int, default=1000, help="random states per dataset (default: 1000)")
-    parser.add_argument("--view", help="observation view of all sets; each one's default when not given")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the states and of t-SNE (default: 0)")
-    parser.add_argument("--output", default="tsne.png", help="picture to write (default: tsne.png)")
-    options = parser.parse_args(args)
-    path = check_output(options.output)
-    embeddings = [tsne(name, options.states, options.seed, options.view) for name in options.dataset]
+    path = check_output(output)
+    embeddings = [tsne(name, count, seed, view) for name in datasets]
     draw_tsne(embeddings).savefig(path, dpi=150)
     print(f"{len(embeddings)} datasets, {sum(len(e.point) for e in embeddings)} states: {path}")
+    return path

@@ -1,0 +1,89 @@
+"""The table of commands: one entry is all it takes to add one."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+PROGRAM = "edp_lightning"
+
+RunCommand = Callable[[list[str]], None]
+"""Runs another command line of this package in the same process."""
+
+
+class Command(NamedTuple):
+    """One command.
+
+    Attributes:
+        group: Heading that it is listed under.
+        summary: What it does, in one line.
+        run: Called with the arguments after the command's name, and with what runs another command line. None for the
+            methods of the Trainer, which share their options and are run by ``edp_lightning.cli``.
+    """
+
+    group: str
+    summary: str
+    run: Callable[[list[str], RunCommand], None] | None = None
+
+
+def _call(name: str, functions: Any, arguments: list[str]) -> None:
+    """Call a function, or the one of several that the first argument names, with options made from its signature."""
+    import jsonargparse
+
+    from edp_lightning.command_line.parsers import CommandParser
+
+    jsonargparse.auto_cli(functions, args=arguments, prog=f"{PROGRAM} {name}", parser_class=CommandParser)
+
+
+def _collect(arguments: list[str], run_command: RunCommand) -> None:
+    from edp_lightning.collect import collect
+
+    _call("collect", collect, arguments)
+
+
+def _data(arguments: list[str], run_command: RunCommand) -> None:
+    from edp_lightning.data.command import convert, show
+
+    _call("data", {"show": show, "convert": convert}, arguments)
+
+
+def _toy(arguments: list[str], run_command: RunCommand) -> None:
+    from edp_lightning.command_line.parsers import CommandParser
+    from edp_lightning.figures.toy import toy
+
+    parser = CommandParser(prog=f"{PROGRAM} toy", description=(toy.__doc__ or "").partition("\n")[0])
+    parser.add_argument("--config", action="config", help="Path to a file with options of this command.")
+    parser.add_function_arguments(toy, as_group=False, skip={"run_command"}, fail_untyped=False)
+    options = parser.parse_args(arguments).as_dict()
+    options.pop("config")
+    toy(run_command, **options)
+
+
+def _figure(arguments: list[str], run_command: RunCommand) -> None:
+    from edp_lightning.command_line.parsers import PlainParser
+
+    parser = PlainParser(prog=f"{PROGRAM} figure", description="Draw a picture of datasets.")
+    figures = parser.add_subparsers(dest="figure", required=True, title="figures", metavar="FIGURE")
+    summary = "Draw random states of datasets by t-SNE, coloured by the return of their trajectory."
+    tsne = figures.add_parser("tsne", help=summary, description=summary)
+    tsne.add_argument("--dataset", nargs="+", action="extend", required=True, help="a set on this machine; repeatable")
+    tsne.add_argument("--states", type=int, default=1000, help="random states per dataset (default: 1000)")
+    tsne.add_argument("--view", help="observation view of all sets; each one's default when not given")
+    tsne.add_argument("--seed", type=int, default=0, help="seed of the states and of t-SNE (default: 0)")
+    tsne.add_argument("--output", default="tsne.png", help="picture to write (default: tsne.png)")
+    options = parser.parse_args(arguments)
+
+    from edp_lightning.figures.tsne import draw_datasets
+
+    draw_datasets(options.dataset, options.states, options.view, options.seed, options.output)
+
+
+COMMANDS: dict[str, Command] = {
+    "fit": Command("train and judge a policy", "Train a policy on a dataset; a run that was stopped goes on."),
+    "validate": Command("train and judge a policy", "Play the evaluation's episodes with the policy of a checkpoint."),
+    "test": Command("train and judge a policy", "Play more episodes (100 by default) and write their scores to a file."),
+    "predict": Command("train and judge a policy", "Write the policy's action for every observation of a dataset."),
+    "collect": Command("datasets", "Collect a maze or toy dataset on this machine, without downloads.", _collect),
+    "data": Command("datasets", "Show and check a dataset, or write it as a Minari set.", _data),
+    "toy": Command("figures", "Train on the paper's two-step task and draw its figure: minutes on a CPU.", _toy),
+    "figure": Command("figures", "Draw the states of datasets (t-SNE).", _figure),
+}
+"""Name -> command, in the order of ``--help``."""
