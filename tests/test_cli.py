@@ -155,10 +155,10 @@ def test_interpolation_is_resolved_after_all_overrides(toy_set, command, tmp_pat
     assert [o["param_groups"][0]["lr"] for o in state["optimizer_states"]] == [0.25, 0.25]
 
 
-def failing(capsys, *args: str) -> str:
+def failing(capsys, *args: str, status: int = 1) -> str:
     with pytest.raises(SystemExit) as stop:
         main(list(args))
-    assert stop.value.code == 1
+    assert stop.value.code == status
     err = capsys.readouterr().err
     message = err[err.index("error: ") :]
     assert "Traceback" not in message
@@ -280,4 +280,4 @@ def test_unknown_option_is_refused(capsys):
 def test_collect_through_the_command_line(minari_root, capsys):
     main(["collect", "toy", "--steps", "10", "--seed", "3"])
     assert (minari_root / "edp" / "toy" / "two-step-v0" / "data" / "metadata.json").exists()
-    assert "collect" in failing(capsys, "collect", "nothing")
+    assert "antmaze-umaze" in failing(capsys, "collect", "nothing", status=2)

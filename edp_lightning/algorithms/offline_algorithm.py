@@ -17,6 +17,7 @@ from edp_lightning.algorithms.optimization import Learner, apply_gradients, loss
 from edp_lightning.data.transitions import Batch
 from edp_lightning.errors import UserError
 from edp_lightning.networks.scaling import ActionScaler, ObservationNormalizer
+from edp_lightning.runs.checkpoint_io import FORMAT_KEY, FORMAT_VERSION
 from edp_lightning.runs.compatibility import agreed_width, check_checkpoint, check_trainer
 from edp_lightning.runs.rng import stream_seed
 
@@ -263,7 +264,8 @@ class OfflineAlgorithm(L.LightningModule, ABC):
         """Forget an episode; policies that remember none do nothing."""
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Write down which algorithm this is."""
+        """Write down which algorithm this is; the format too, for trainers without ``AtomicCheckpointIO``."""
+        checkpoint[FORMAT_KEY] = FORMAT_VERSION
         checkpoint["algorithm"] = f"{type(self).__module__}.{type(self).__qualname__}"
 
     def on_load_checkpoint(self, checkpoint: Mapping[str, Any]) -> None:

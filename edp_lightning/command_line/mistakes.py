@@ -147,6 +147,20 @@ def _unknown_key(parser: argparse.ArgumentParser, match: "re.Match[str]", argume
     return _unknown_option(parser, match[1], "")
 
 
+def _unknown_before_command(parser: argparse.ArgumentParser, match: "re.Match[str]", arguments: Sequence[str]) -> Mistake:
+    first, dot, rest = match[1].partition(".")
+    command = nearest(first, commands_of(parser))
+    if dot and command:
+        return Mistake(parser, f"{name_of(parser)} has no option {match[1]}; did you mean {command}.{rest}?")
+    return _unknown_option(parser, match[1], "")
+
+
+def _no_mapping(parser: argparse.ArgumentParser, match: "re.Match[str]", arguments: Sequence[str]) -> Mistake:
+    owner, key = _resolve(parser, match[1])
+    section = key.rpartition(".")[0] or key
+    return Mistake(owner, f"the section {section} of the config must be a mapping of options, {key} among them", key)
+
+
 def _unknown_argument(parser: argparse.ArgumentParser, match: "re.Match[str]", arguments: Sequence[str]) -> Mistake:
     path, name = match[1], match[2]
     text = f"{path} has no argument {name!r}{did_you_mean(name, _parameters(path))}"
@@ -172,20 +186,17 @@ def _wrong_choice(parser: argparse.ArgumentParser, match: "re.Match[str]", argum
 
 
 def _missing(parser: argparse.ArgumentParser, match: "re.Match[str]", arguments: Sequence[str]) -> Mistake:
-    owner, wanted = parser, []
-    option = ""
+    owner, wanted, option = parser, [], ""
     for key in match[1].split(", "):
         owner, rest = _resolve(parser, key.lstrip("-"))
-        taken = options_of(owner)
-        if rest in (
-            "subcommand",
-            *(action.dest for action in owner._actions if isinstance(action, argparse._SubParsersAction)),
-        ):
+        if any(rest in (a.dest, a.metavar) for a in owner._actions if isinstance(a, argparse._SubParsersAction)):
             return _no_command(owner, match, arguments)
-        is_option = f"--{rest}" in taken
-        option = rest if is_option else option
-        config = f", or {rest} in a --config file" if is_option and "--config" in taken else ""
-        wanted.append(f"--{rest}{config}" if is_option else rest.upper())
+        options = options_of(owner)
+        if f"--{rest}" not in options:
+            wanted.append(rest.upper())
+            continue
+        option = rest
+        wanted.append(f"--{rest}, or {rest} in a --config file" if "--config" in options else f"--{rest}")
     return Mistake(owner, f"{name_of(owner)} needs {' and '.join(wanted)}", option)
 
 
@@ -225,7 +236,9 @@ Rule = Callable[[argparse.ArgumentParser, "re.Match[str]", Sequence[str]], Mista
 RULES: tuple[tuple["re.Pattern[str]", Rule], ...] = (
     (re.compile(r"^unrecognized arguments: (.+)", re.S), _unrecognized),
     (re.compile(r"Subcommand '\w+' does not accept option '([^']+)'"), _unknown_key),
+    (re.compile(r"^Option '([^']+)' is not accepted before subcommand"), _unknown_before_command),
     (re.compile(r"^Option '([^']+)' is not accepted"), _unknown_key),
+    (re.compile(r'^Key "([^"]+)" not found in namespace'), _no_mapping),
     (re.compile(r"given class_path '([^']+)':\s+Option '([^']+)' is not accepted"), _unknown_argument),
     (re.compile(r"^argument (\S+): invalid choice: '?([^'\s]+)'? \(choose from (.*)\)"), _wrong_choice),
     (re.compile(r"^the following arguments are required: (.+)"), _missing),

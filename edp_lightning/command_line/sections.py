@@ -89,7 +89,9 @@ def option_sections(parser: argparse.ArgumentParser) -> dict[str, Section]:
             section = name.partition(".")[0]
             if section not in prefixes:
                 section = "run"
-            title = TITLES.get(section) or re.split(r" \(|[,;:]", group.title or section)[0].replace("``", "")
+            title = TITLES.get(section) or re.split(r" \(|[;:]|, (?:and|after|in) ", group.title or section)[0].replace(
+                "``", ""
+            )
             sections.setdefault(section, Section(title, [])).actions.append(action)
     return sections
 

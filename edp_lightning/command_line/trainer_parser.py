@@ -3,6 +3,7 @@
 import argparse
 import sys
 from collections.abc import Sequence
+from types import SimpleNamespace
 from typing import Any, NoReturn
 
 from lightning.pytorch.cli import LightningArgumentParser
@@ -18,6 +19,8 @@ from edp_lightning.errors import did_you_mean
 
 class TrainerParser(FriendlyErrors, LightningArgumentParser):
     """LightningArgumentParser with this program's help and errors."""
+
+    subcommand: str  # set by jsonargparse; absent on the parser above the commands
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs, add_help=False)
@@ -45,14 +48,13 @@ class TrainerParser(FriendlyErrors, LightningArgumentParser):
             self.usage = f"{name_of(self)} [--config FILE] [--SECTION.OPTION VALUE ...]"
             self.print_help()
         elif wanted in sections:
-            formatter = self._get_formatter()
-            formatter.start_section(sections[wanted].title)
-            formatter.add_arguments(sections[wanted].actions)
-            formatter.end_section()
-            sys.stdout.write(formatter.format_help())
+            self.usage, self.description = argparse.SUPPRESS, None
+            self._action_groups = [
+                SimpleNamespace(title=sections[wanted].title, description=None, _group_actions=sections[wanted].actions)
+            ]
+            self.print_help()
         else:
-            names = [*sections, "all"]
-            self._no_section(wanted, names)
+            self._no_section(wanted, [*sections, "all"])
         self.exit()
 
     def _no_section(self, wanted: str, names: Sequence[str]) -> NoReturn:

@@ -1,4 +1,4 @@
-"""Reads what a run left behind: its curves and its policy."""
+"""Reads the curves that a run left behind."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -6,7 +6,6 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from edp_lightning.algorithms.entropy_diffusion import EntropyDiffusionPolicy
 from edp_lightning.errors import UserError
 
 
@@ -45,20 +44,3 @@ def read_curves(folder: str | Path) -> dict[str, Curve]:
         name: Curve(np.array(sorted(points)), np.array([points[step] for step in sorted(points)]))
         for name, points in found.items()
     }
-
-
-def load_policy(folder: str | Path, checkpoint: str = "last") -> EntropyDiffusionPolicy:
-    """Return the trained module of a run on the CPU, ready for ``act``.
-
-    Args:
-        folder: The run's folder.
-        checkpoint: ``last`` or ``best``.
-
-    Raises:
-        UserError: If the run has no such checkpoint.
-    """
-    path = Path(folder) / "checkpoints" / f"{checkpoint}.ckpt"
-    if not path.is_file():
-        raise UserError(f"{path} does not exist: has this run saved a checkpoint yet?")
-    module = EntropyDiffusionPolicy.load_from_checkpoint(path, map_location="cpu", weights_only=True)
-    return module.eval()

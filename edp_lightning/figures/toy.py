@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,9 +13,10 @@ from rich.table import Table
 
 from edp_lightning.data.datamodule import OfflineDataModule
 from edp_lightning.errors import UserError
+from edp_lightning.evaluation.loaded_policy import load_policy
 from edp_lightning.evaluation.results import versions
 from edp_lightning.figures.drawing import new_figure
-from edp_lightning.figures.runs import load_policy, read_curves
+from edp_lightning.figures.runs import read_curves
 from edp_lightning.figures.toy_figure import OPTIMUM, ToyResults, draw_toy
 from edp_lightning.figures.toy_runs import Run, RunCommand, ToyConfig, plan, train_all
 from edp_lightning.networks.ensemble import aggregate_q
@@ -85,7 +87,7 @@ def gather(runs: Sequence[Run], dataset: str, steps_per_epoch: int) -> ToyResult
         returns.setdefault(run.variant.label, []).append(curve.value)
         if run.variant.name == "diffusion":
             continue
-        module = load_policy(run.folder)
+        module: Any = load_policy(run.folder).algorithm
         with torch.no_grad():
             q = module.target_critic(torch.zeros(len(action), 1), action[:, None])
         if run.variant.name == "entropy":
