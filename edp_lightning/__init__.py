@@ -13,7 +13,7 @@ Train on arrays and act:
     ends = np.arange(1000) % 20 == 19
     arrays = {"observations": observations, "actions": actions, "rewards": -np.abs(actions - observations)[:, 0]}
     data = OfflineDataModule.from_arrays(arrays | {"terminated": ends, "truncated": np.zeros(1000, bool)}, steps_per_epoch=200)
-    options = {"hidden_dims": [32, 32], "num_critics": 2, "actor_lr": 0.003, "critic_lr": 0.003, "candidate_temperature": 0.0}
+    options = {"hidden_dims": [32, 32], "num_critics": 2, "actor_lr": 0.01, "critic_lr": 0.01, "candidate_temperature": 0.0}
     model = EntropyDiffusionPolicy(discount=0.0, **options)
     trainer = L.Trainer(max_steps=200, accelerator="cpu", callbacks=callbacks.TargetNetworkUpdate(tau=0.05), logger=False)
     trainer.fit(model, data)

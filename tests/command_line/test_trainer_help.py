@@ -20,9 +20,10 @@ def fit_parser() -> TrainerParser:
         found.append(parser)
         parser.exit()
 
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit):
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(TrainerParser, "print_section", keep)
-        main(["fit", "--help"])
+        with pytest.raises(SystemExit):
+            main(["fit", "--help"])
     return found[0]
 
 
