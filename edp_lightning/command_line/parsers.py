@@ -9,7 +9,7 @@ import jsonargparse
 
 from edp_lightning.command_line.mistakes import explain, name_of
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # a mixin: at run time the other base is argparse's or jsonargparse's
     _Base = argparse.ArgumentParser
 else:
     _Base = object
