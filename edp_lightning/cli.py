@@ -225,6 +225,8 @@ def _quiet_known_noise() -> None:
     """Silence messages of Lightning that do not apply here."""
     # The callbacks' updates happen in on_train_batch_end, before ModelCheckpoint saves: the state is post-optimization.
     warnings.filterwarnings("ignore", message=".*pre-optimization.*")
+    # What names the algorithm is taken out of the arguments before Lightning sees them.
+    warnings.filterwarnings("ignore", message=".*args parameter is intended to run from within Python.*")
     # Batches are drawn from a table in memory: loader workers would only slow that down.
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     # One run, one folder: continuing in a folder with checkpoints is what resume means.

@@ -13,6 +13,7 @@ OPTIONS: dict[str, str] = {
     "data.dataset": "",
     "data.view": "",
     "data.batch_size": "",
+    "model": "Algorithm by name, or package.module.Class of your own; EntropyDiffusionPolicy when not given.",
     "model.num_critics": "",
     "model.num_diffusion_steps": "",
     "model.discount": "",
@@ -50,7 +51,7 @@ EVALUATION_OPTIONS: dict[str, str] = {
 """The same for commands that judge a checkpoint."""
 
 FEWEST_MODEL_OPTIONS = 8
-"""Of an algorithm with fewer of the options above, the first others are shown too."""
+"""Options of an algorithm that ``fit --help`` shows at least."""
 
 TITLES = {"run": "The run: its config, folder, seed and checkpoint", "trainer": "Lightning's Trainer"}
 """Titles of the sections that have none of their own."""
@@ -89,25 +90,30 @@ def option_sections(parser: argparse.ArgumentParser) -> dict[str, Section]:
             section = name.partition(".")[0]
             if section not in prefixes:
                 section = "run"
-            title = TITLES.get(section) or re.split(r" \(|[;:]|, (?:and|after|in) ", group.title or section)[0].replace(
-                "``", ""
-            )
-            sections.setdefault(section, Section(title, [])).actions.append(action)
+            sections.setdefault(section, Section(TITLES.get(section) or _short_title(group.title or section), []))
+            sections[section].actions.append(action)
     return sections
 
 
-def chosen_options(names: list[str], wanted: dict[str, str]) -> list[str]:
+def _short_title(title: str) -> str:
+    """Return the main clause of a docstring's first line."""
+    return re.split(r" \(|[;:]|, (?:and|after|in) ", title)[0].replace("``", "")
+
+
+def chosen_options(names: list[str], wanted: dict[str, str], of_the_model: int = 0) -> list[str]:
     """Return which options the short help shows, in the order of ``wanted``.
 
     Args:
         names: All options of the command, without dashes.
         wanted: Those that people set, whatever the algorithm.
+        of_the_model: How many options of the algorithm to show at least; its first others fill up.
     """
     chosen = [name for name in wanted if name in names]
     of_model = [name for name in chosen if name.startswith("model.")]
-    hidden = (*chosen, "model.observation_dim", "model.action_dim")  # the widths come with the dataset
+    # the widths come with the dataset, and --model names the class
+    hidden = (*chosen, "model.observation_dim", "model.action_dim", "model.class_path")
     others = [name for name in names if name.startswith("model.") and name not in hidden and not name.endswith(".help")]
-    extra = others[: max(0, FEWEST_MODEL_OPTIONS - len(of_model))] if "model.discount" in wanted else []
+    extra = others[: max(0, of_the_model - len(of_model))]
     place = chosen.index(of_model[-1]) + 1 if of_model else len(chosen)
     return [*chosen[:place], *extra, *chosen[place:]]
 
@@ -122,11 +128,11 @@ def short_help(parser: argparse.ArgumentParser, summary: str) -> str:
     command = name_of(parser)
     sections = option_sections(parser)
     actions = {long_name(action): action for section in sections.values() for action in section.actions}
-    wanted = OPTIONS if command.endswith(" fit") else EVALUATION_OPTIONS
+    wanted, fewest = (OPTIONS, FEWEST_MODEL_OPTIONS) if command.endswith(" fit") else (EVALUATION_OPTIONS, 0)
     width = max(60, shutil.get_terminal_size().columns)
     usage = f"usage: {command} --config FILE [--SECTION.OPTION VALUE ...]"
     lines = [*textwrap.wrap(summary, width), "", usage, "", "options that people set [default]:"]
-    for name in chosen_options(list(actions), wanted):
+    for name in chosen_options(list(actions), wanted, fewest):
         lines += _entry(f"--{name}", wanted.get(name) or _first_sentence(actions[name]), _default(actions[name]), width)
     lines += ["", "all options, by section:"]
     for name, section in sections.items():

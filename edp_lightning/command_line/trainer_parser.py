@@ -67,7 +67,10 @@ class TrainerParser(FriendlyErrors, LightningArgumentParser):
         """Return the command that shows the help of an option: that of its section."""
         section = option.partition(".")[0]
         known = getattr(parser, "subcommand", None) is not None and section in option_sections(parser)
-        return f"{name_of(parser)} --help{f'={section}' if known else ''}"
+        # an algorithm other than the default one has options of its own
+        named = next((action.default for action in parser._actions if action.dest == "model.class_path"), None)
+        words = [name_of(parser), f"--model {named}" if named else "", f"--help={section}" if known else "--help"]
+        return " ".join(filter(None, words))
 
 
 class _SectionHelp(argparse._HelpAction):

@@ -161,6 +161,11 @@ def test_an_option_in_another_section_beats_one_that_is_spelt_alike():
     ("words", "says", "where"),
     [
         ("fit --model.num_critcs 4", "did you mean --model.num_critics?", "edp_lightning fit --help=model"),
+        (
+            "fit --model tests.cloning.LinearCloning --model.ler 1",
+            "did you mean --model.lr?",
+            "edp_lightning fit --model tests.cloning.LinearCloning --help=model",
+        ),
         ("collect antmaze-umaze-divers", "did you mean antmaze-umaze-diverse?", "antmaze-large-diverse"),
         ("collect", "edp_lightning collect needs NAME", "edp_lightning collect --help"),
         ("collect toy --stps 3", "did you mean --steps?", "edp_lightning collect --help"),

@@ -73,6 +73,6 @@ def test_a_section_that_does_not_exist(fit_parser, capsys):
 def test_an_algorithm_without_the_usual_options_shows_its_first_ones():
     own = [f"model.option_{i}" for i in range(12)]
     names = ["config", "model.observation_dim", "model.discount", *own, "model.kind.help", "trainer.max_steps"]
-    chosen = chosen_options(names, OPTIONS)
+    chosen = chosen_options(names, OPTIONS, 8)
     assert chosen == ["config", "model.discount", *own[:7], "trainer.max_steps"]
-    assert chosen_options(["config", *own], OPTIONS) == ["config", *own[:8]]
+    assert chosen_options(["config", "model.class_path", *own], OPTIONS, 8) == ["config", *own[:8]]
