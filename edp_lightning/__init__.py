@@ -15,13 +15,13 @@ Train on arrays and act:
     data = OfflineDataModule.from_arrays(arrays | {"terminated": ends, "truncated": np.zeros(1000, bool)}, steps_per_epoch=200)
     options = {"hidden_dims": [32, 32], "num_critics": 2, "actor_lr": 0.01, "critic_lr": 0.01, "candidate_temperature": 0.0}
     model = EntropyDiffusionPolicy(discount=0.0, **options)
-    trainer = L.Trainer(max_steps=200, accelerator="cpu", callbacks=callbacks.TargetNetworkUpdate(tau=0.05), logger=False)
+    extra = [callbacks.TargetNetworkUpdate(tau=0.05), callbacks.LastCheckpoint()]
+    trainer = L.Trainer(max_steps=200, accelerator="cpu", logger=False, callbacks=extra, default_root_dir="runs/arrays")
     trainer.fit(model, data)
-    trainer.save_checkpoint("policy.ckpt")
-    policy = load_policy("policy.ckpt")
+    policy = load_policy("runs/arrays")
     action = policy.act(np.array([0.5]), seed=0)  # near 0.5; batches and torch tensors work as well
 
-A run of the command line is loaded the same way: ``load_policy("runs/DATASET/RUN_NAME-seedSEED", "best")``.
+A run of the command line, or a checkpoint file, is loaded the same way: ``load_policy("runs/DATASET/RUN_NAME-seedSEED", "best")``.
 """
 
 import importlib
