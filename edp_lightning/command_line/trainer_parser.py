@@ -49,9 +49,9 @@ class TrainerParser(FriendlyErrors, LightningArgumentParser):
             self.print_help()
         elif wanted in sections:
             self.usage, self.description = argparse.SUPPRESS, None
-            self._action_groups = [
-                SimpleNamespace(title=sections[wanted].title, description=None, _group_actions=sections[wanted].actions)
-            ]
+            title, actions = sections[wanted]
+            group: Any = SimpleNamespace(title=title, description=None, _group_actions=actions)
+            self._action_groups = [group]
             self.print_help()
         else:
             self._no_section(wanted, [*sections, "all"])
