@@ -21,7 +21,8 @@ Train on arrays and act:
     policy = load_policy("runs/arrays")
     action = policy.act(np.array([0.5]), seed=0)  # near 0.5; batches and torch tensors work as well
 
-A run of the command line, or a checkpoint file, is loaded the same way: ``load_policy("runs/DATASET/RUN_NAME-seedSEED", "best")``.
+A run of the command line is loaded the same way, ``load_policy("runs/DATASET/RUN_NAME-seedSEED", "best")``, and so is a
+checkpoint file.
 """
 
 import importlib
