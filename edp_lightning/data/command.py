@@ -64,7 +64,7 @@ def convert(
     obtain(source, download)
     opened = open_source(source, keep_time_limits)
     family = family_of(opened.evaluation_spec or opened.spec)
-    chosen = choose_view(opened.views or family.views, view, source)
+    chosen = choose_view(opened.views or family.views, view, source, opened.observation_space)
     path = write_minari(dataset_id, opened, list(opened.episodes(chosen)), family, chosen)
     print(f"{dataset_id}: written to {path}")
     return dataset_id

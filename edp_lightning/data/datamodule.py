@@ -172,7 +172,7 @@ class OfflineDataModule(L.LightningDataModule):
         family = family_of(chosen or source.spec)
         # a chosen environment decides how it is flattened; without one, arrays that are flat already are their own view
         views = family.views if h.environment else source.views or family.views
-        self.view = view = choose_view(views, h.view, self.dataset)
+        self.view = view = choose_view(views, h.view, self.dataset, source.observation_space)
         self.environment = evaluation_environment(
             self.dataset, source.spec, chosen, view, source.score_reference, h.environment_kwargs, h.action_chunk
         )

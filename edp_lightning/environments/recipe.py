@@ -8,7 +8,8 @@ from typing import Any
 import gymnasium as gym
 from gymnasium.envs.registration import EnvSpec
 
-from edp_lightning.environments.families import Floats, ObservationView, family_of
+from edp_lightning.environments.families import ObservationView, family_of
+from edp_lightning.environments.flattening import Floats
 from edp_lightning.environments.mazes import WALL
 from edp_lightning.environments.quiet import quiet_gymnasium, register_robotics
 from edp_lightning.environments.scores import ScoreReference

@@ -6,7 +6,8 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-from edp_lightning.environments.families import Floats, ObservationView
+from edp_lightning.environments.families import ObservationView
+from edp_lightning.environments.flattening import Floats, flatten, parts_of
 from edp_lightning.environments.mazes import Navigator
 
 
@@ -15,13 +16,13 @@ class FlatObservation(gym.ObservationWrapper[Floats, Floats, Any]):
 
     def __init__(self, env: gym.Env[Any, Any], view: ObservationView) -> None:
         super().__init__(env)
-        self._view = view
-        width = view(env.observation_space.sample()).shape[-1]
+        self._parts = parts_of(env.observation_space, view.keys)
+        width = sum(part.width for part in self._parts)
         self.observation_space = gym.spaces.Box(-np.inf, np.inf, (width,), np.float32)
 
     def observation(self, observation: Any) -> Floats:
         """Return the flat observation, shape (observation_dim,)."""
-        return self._view(observation)
+        return flatten(observation, self._parts)
 
 
 class ActionChunks(gym.Wrapper[Any, Any, Any, Any]):

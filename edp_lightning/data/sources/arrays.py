@@ -60,6 +60,7 @@ class ArraySource:
     algorithm = "not stated"
     spec = None
     evaluation_spec = None
+    observation_space = None
     views = None
     score_reference = None
     no_environment = "plain arrays name no environment: set data.environment to a gymnasium id"

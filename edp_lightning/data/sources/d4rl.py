@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from edp_lightning.data.sources.arrays import flags, numbers
 from edp_lightning.data.transitions import Episode
-from edp_lightning.environments.families import Floats, ObservationView
+from edp_lightning.environments.families import ObservationView
+from edp_lightning.environments.flattening import Floats
 from edp_lightning.errors import UserError
 
 FLAT = ObservationView("d4rl")
@@ -99,6 +100,7 @@ class D4RLFile:
 
     algorithm = "see arXiv 2004.07219"
     evaluation_spec = None
+    observation_space = None
     score_reference = None
 
     @property

@@ -3,9 +3,11 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from gymnasium.envs.registration import EnvSpec
+from gymnasium.spaces import Space
 from numpy.typing import NDArray
 
 from edp_lightning.data.sources.source import Source
@@ -69,6 +71,11 @@ class MixedSource:
     def views(self) -> tuple[ObservationView, ...] | None:
         """Return the first one's views."""
         return self.sources[0].views
+
+    @property
+    def observation_space(self) -> Space[Any] | None:
+        """Return the first one's space."""
+        return self.sources[0].observation_space
 
     @property
     def no_environment(self) -> str:

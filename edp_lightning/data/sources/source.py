@@ -2,10 +2,11 @@
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from gymnasium.envs.registration import EnvSpec
+from gymnasium.spaces import Space
 from numpy.typing import NDArray
 
 from edp_lightning.data.transitions import Episode
@@ -39,6 +40,10 @@ class Source(Protocol):
     @property
     def views(self) -> tuple[ObservationView, ...] | None:
         """Views the stored arrays can give, the default first; None: all those of the environment's family."""
+
+    @property
+    def observation_space(self) -> Space[Any] | None:
+        """Space of the stored observations, if the set declares one."""
 
     @property
     def no_environment(self) -> str:

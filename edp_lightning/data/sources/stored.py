@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 from gymnasium.envs.registration import EnvSpec
-from gymnasium.spaces import Space
+from gymnasium.spaces import Box, Dict, Space
 from minari.serialization import deserialize_space
 from numpy.typing import NDArray
 
@@ -76,6 +76,13 @@ def space(metadata: dict[str, Any], key: str, where: str) -> Space[Any]:
         return found
     except Exception as error:  # Minari's reader raises many types
         raise UserError(f"{where}: {key} in metadata.json cannot be read ({_line(error)}); fetch the set again") from error
+
+
+def space_of(node: Any) -> Space[Any]:
+    """Return a space that what is stored of an episode fits, for sets that declare none; rows are the first axis."""
+    if hasattr(node, "dtype"):
+        return Box(-np.inf, np.inf, tuple(node.shape[1:]), np.float64)
+    return Dict({name: space_of(node[name]) for name in node})
 
 
 def environment_spec(metadata: dict[str, Any], key: str, where: str) -> EnvSpec | None:
