@@ -1,17 +1,19 @@
 """Serves batches of transitions, and tells the model and the evaluation what the dataset is."""
 
 import os
-from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any, cast
+from collections.abc import Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import lightning as L
+import numpy as np
 import torch
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from edp_lightning.data.card import DataCard, make_card
-from edp_lightning.data.loader import TransitionLoader, mixture_probabilities
+from edp_lightning.data.loader import OneBatch, TransitionLoader, mixture_probabilities, repeated_batches
 from edp_lightning.data.tables.build import RowSink, TableFacts, TableRecipe, build_table
 from edp_lightning.data.tables.cache import cached_table, table_in_memory, table_key
 from edp_lightning.data.tables.normalize import ObservationNormalization, observation_statistics
@@ -45,6 +47,11 @@ class OfflineDataModule(L.LightningDataModule):
         normalize_observations: ``none``, ``standard`` (per dimension) or ``scalar`` (one mean and std); kept in the checkpoint.
         n_step: Environment steps per transition; windows end with the episode.
         discount: Discount inside n-step windows; the command line links it to ``model.discount``.
+        action_low: Lower bounds of the actions instead of the dataset's: a number, or one per component. ``data``: the smallest
+            action in the set less 5 % of the range, for sets that state no bounds.
+        action_high: Upper bounds, likewise.
+        scales: Whose scales a model that was trained before goes on with. ``checkpoint``: its own; its observation statistics
+            are kept, and a dataset with other action bounds is refused. ``dataset``: those of this set.
         action_clip_eps: Distance that scaled actions keep from -1 and 1.
         action_chunk: Actions per decision: the policy chooses so many at once, which are then executed one after the other
             (Q-chunking, arXiv 2507.07969). At most ``n_step``; ``action_dim`` is so many times as wide.
@@ -76,6 +83,9 @@ class OfflineDataModule(L.LightningDataModule):
         normalize_observations: ObservationNormalization = "none",
         n_step: int = 1,
         discount: float = 0.99,
+        action_low: float | list[float] | Literal["data"] | None = None,
+        action_high: float | list[float] | Literal["data"] | None = None,
+        scales: Literal["checkpoint", "dataset"] = "checkpoint",
         action_clip_eps: float = 0.0,
         action_chunk: int = 1,
         collect_steps: int | None = None,
@@ -261,7 +271,7 @@ class OfflineDataModule(L.LightningDataModule):
         return self.table.columns
 
     def train_dataloader(self) -> TransitionLoader:
-        """Return the endless loader at the position that was reached."""
+        """Return the endless loader; in a run, gradient step k uses batch k of its stream, whatever happened before."""
         rank, world_size = (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
         h: Any = self.hparams
         if world_size > 1:
@@ -270,9 +280,16 @@ class OfflineDataModule(L.LightningDataModule):
             )
         parts = list(zip(self.facts.parts, self._probabilities, strict=True)) if h.mixture else None
         self._loader = TransitionLoader(
-            self.table, h.batch_size, h.steps_per_epoch, h.seed, self._position, rank, world_size, parts
+            self.table, h.batch_size, h.steps_per_epoch, h.seed, self._position, rank, world_size, parts, **self._served()
         )
         return self._loader
+
+    def _served(self) -> dict[str, Any]:
+        """Return where the trainer's run is in the stream, and how many batches it repeats; nothing without a trainer."""
+        trainer = self.trainer
+        if trainer is None:
+            return {}
+        return {"start": partial(getattr, trainer, "global_step"), "cycle": repeated_batches(trainer.overfit_batches)}
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         """Return the batch on ``device``. Training rows are there already; Lightning would look at each of their fields."""
@@ -285,11 +302,11 @@ class OfflineDataModule(L.LightningDataModule):
         assert self._loader is not None
         return self._loader.batch(step)
 
-    def val_dataloader(self) -> "OneBatch":
+    def val_dataloader(self) -> OneBatch:
         """Return a single empty batch: evaluation happens in the environment, but Lightning's hooks need a loader."""
         return OneBatch()
 
-    def test_dataloader(self) -> "OneBatch":
+    def test_dataloader(self) -> OneBatch:
         """Return a single empty batch, as for validation."""
         return OneBatch()
 
@@ -298,21 +315,21 @@ class OfflineDataModule(L.LightningDataModule):
         return DataLoader(cast(Dataset[Tensor], self.transitions.observation), batch_size=self.hparams["batch_size"])
 
     def state_dict(self) -> dict[str, Any]:
-        """Return how many batches were drawn."""
-        return {"position": self._position if self._loader is None else self._loader.position}
+        """Return how many batches were drawn, and what became of rewards."""
+        drawn = {"position": self._position if self._loader is None else self._loader.position}
+        return drawn | ({"reward_map": list(self.reward_map)} if self._ready else {})
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Continue after that many batches."""
+        """Continue after that many batches; say if rewards are in other units than the checkpoint's."""
         self._position = int(state_dict["position"])
+        saved = state_dict.get("reward_map")
+        if saved is not None and self._ready and not np.allclose(saved, self.reward_map, rtol=1e-5):
+            rank_zero_info(
+                f"rewards of {self.dataset} become {_formula(self.reward_map)}, those the checkpoint was trained on became "
+                f"{_formula(RewardMap(*saved))}: its critics speak of other units at first; the same data.reward_transform affine "
+                "for both would keep them"
+            )
 
 
-class OneBatch:
-    """A loader of one empty batch."""
-
-    def __len__(self) -> int:
-        """Return 1."""
-        return 1
-
-    def __iter__(self) -> Iterator[Tensor]:
-        """Yield an empty tensor."""
-        yield torch.empty(0)
+def _formula(transform: RewardMap) -> str:
+    return f"(r + {transform.shift:g}) * {transform.scale:g} + {transform.offset:g}"

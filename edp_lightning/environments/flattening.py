@@ -79,7 +79,9 @@ class Part:
 def _one_hot(index: NDArray[Any], categories: int, key: str) -> NDArray[Any]:
     whole = index.astype(np.int64)
     if (whole != index).any() or (whole < 0).any() or (whole >= categories).any():
-        raise UserError(f"observation {key or 'as a whole'} has a value that is none of the {categories} categories of its space")
+        raise UserError(
+            f"observation {key or 'as a whole'} has a value that is none of the {categories} categories of its space"
+        )
     return np.eye(categories, dtype=np.float32)[whole]
 
 
