@@ -5,6 +5,7 @@ from typing import Any
 from edp_lightning.data.checks import check_episodes
 from edp_lightning.data.convert import write_minari
 from edp_lightning.data.datamodule import OfflineDataModule
+from edp_lightning.data.sources.bounds import ActionBound
 from edp_lightning.data.sources.opening import obtain, open_source
 from edp_lightning.environments.families import choose_view, family_of
 
@@ -15,6 +16,8 @@ def show(
     environment: str | None = None,
     environment_kwargs: dict[str, Any] | None = None,
     download: bool = False,
+    action_low: ActionBound = None,
+    action_high: ActionBound = None,
 ) -> None:
     """Print the card of a dataset and the checks it passed.
 
@@ -24,19 +27,28 @@ def show(
         environment: Gymnasium id of the evaluation environment, as data.environment.
         environment_kwargs: Its arguments, as data.environment_kwargs.
         download: Allow Minari to download a missing set.
+        action_low: Lower bounds of the actions, as data.action_low.
+        action_high: Upper bounds of the actions, as data.action_high.
 
     Raises:
         UserError: If the dataset is missing or damaged; the message names the place and the fix.
     """
     module = OfflineDataModule(
-        source, view=view, environment=environment, environment_kwargs=environment_kwargs, download=download
+        source,
+        view=view,
+        environment=environment,
+        environment_kwargs=environment_kwargs,
+        download=download,
+        action_low=action_low,
+        action_high=action_high,
     )
     module.prepare_data()
     module.setup("validate")
     module.card.print()
     opened = open_source(source)
     horizon = None if opened.spec is None else opened.spec.max_episode_steps
-    for check in check_episodes(opened, list(opened.episodes(module.view)), horizon):
+    box = module.action_low.numpy(), module.action_high.numpy()
+    for check in check_episodes(opened, list(opened.episodes(module.view)), horizon, *box):
         print(f"{'ok  ' if check.passed else 'look'}  {check.text}")
 
 

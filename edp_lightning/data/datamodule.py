@@ -13,7 +13,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from edp_lightning.data.card import DataCard, make_card
+from edp_lightning.data.columns import warn_of_coarse_columns
 from edp_lightning.data.loader import OneBatch, TransitionLoader, mixture_probabilities, repeated_batches
+from edp_lightning.data.sources.bounds import ActionBound, action_bounds
 from edp_lightning.data.tables.build import RowSink, TableFacts, TableRecipe, build_table
 from edp_lightning.data.tables.cache import cached_table, table_in_memory, table_key
 from edp_lightning.data.tables.normalize import ObservationNormalization, observation_statistics
@@ -83,8 +85,8 @@ class OfflineDataModule(L.LightningDataModule):
         normalize_observations: ObservationNormalization = "none",
         n_step: int = 1,
         discount: float = 0.99,
-        action_low: float | list[float] | Literal["data"] | None = None,
-        action_high: float | list[float] | Literal["data"] | None = None,
+        action_low: ActionBound = None,
+        action_high: ActionBound = None,
         scales: Literal["checkpoint", "dataset"] = "checkpoint",
         action_clip_eps: float = 0.0,
         action_chunk: int = 1,
@@ -191,7 +193,8 @@ class OfflineDataModule(L.LightningDataModule):
         specs = [part.spec for part in source.sources] if isinstance(source, MixedSource) else [source.spec]
         mismatches = [reward_mismatch(spec, self.environment, terminals) for spec in specs]
         self.reward_mismatch = next(filter(None, mismatches), "")
-        low, high = source.action_low, source.action_high
+        low, high = action_bounds(source, h.action_low, h.action_high, (e.action for e in source.episodes(view)))
+        source.check_actions(low, high)
         recipe = TableRecipe(
             low=tuple(low.tolist()),
             high=tuple(high.tolist()),
@@ -213,7 +216,9 @@ class OfflineDataModule(L.LightningDataModule):
             self.environment.check_widths(self.observation_dim, self.action_dim)
         self.observation_mean, self.observation_std = observation_statistics(self.facts, h.normalize_observations)
         self.action_low, self.action_high = (torch.from_numpy(bound).repeat(h.action_chunk) for bound in (low, high))
-        self.card = make_card(self.dataset, source.origin, view.name, self.facts, float(low.min()), float(high.max()))
+        self.card = make_card(
+            self.dataset, source.origin, view.name, self.facts, float(low.min()), float(high.max()), self._about_box(source)
+        )
         judged = f"none: {self.no_environment}" if self.environment is None else self.environment.summary()
         self.card = self.card.with_fact("evaluation", judged)
         if h.action_chunk > 1:
@@ -240,6 +245,21 @@ class OfflineDataModule(L.LightningDataModule):
         self._ready = True
         if stage == "fit":
             rank_zero_only(self.card.print)()
+            self._tell_losses()
+
+    def _about_box(self, source: "Source") -> str:
+        chosen = [f"data.{name}" for name in ("action_low", "action_high") if self.hparams[name] is not None]
+        whole = "; whole numbers: an evaluation rounds, predictions are not rounded" if source.whole_actions else ""
+        return (f" ({', '.join(chosen)})" if chosen else "") + whole
+
+    def _tell_losses(self) -> None:
+        """Say what training does not see as it is stored."""
+        warn_of_coarse_columns(self.dataset, self.facts)
+        if self.facts.actions_outside:
+            rank_zero_info(
+                f"{self.facts.actions_outside:.2%} of the actions of {self.dataset} lie outside its action box and are clipped to "
+                "it; if the box is wrong, set data.action_low and data.action_high"
+            )
 
     def _open(self) -> "Source":
         from edp_lightning.data.sources.arrays import array_source
@@ -252,7 +272,8 @@ class OfflineDataModule(L.LightningDataModule):
         )
         if not h.mixture:
             return first
-        return MixedSource((first, *(open_source(name, h.keep_time_limits) for name in h.mixture)))
+        own_box = h.action_low is None and h.action_high is None
+        return MixedSource((first, *(open_source(name, h.keep_time_limits) for name in h.mixture)), own_box)
 
     def _table(self, source: "Source", view: "ObservationView", recipe: TableRecipe) -> tuple[TransitionTable, TableFacts]:
         """Return the table of a source; arrays in memory have no files that a cached one could be known by."""

@@ -63,9 +63,7 @@ def test_another_action_box_is_refused_or_taken(tmp_path, fit, capsys, said):
 def test_bounds_given_by_hand_keep_the_units_of_the_checkpoint(tmp_path, fit):
     a, b = saved(tmp_path / "a.npz", bound=10.0), saved(tmp_path / "b.npz", bound=1.0)
     first = fit(a, "a", "--trainer.max_steps=5")
-    kept = fit(
-        b, "kept", f"--ckpt_path={first}", "--trainer.max_steps=6", "--data.action_low=-10", "--data.action_high=10"
-    )
+    kept = fit(b, "kept", f"--ckpt_path={first}", "--trainer.max_steps=6", "--data.action_low=-10", "--data.action_high=10")
     assert scales(kept)[:2] == [[-10.0], [10.0]]
 
 

@@ -15,7 +15,19 @@ from numpy.typing import NDArray
 
 from edp_lightning.collect.tasks import DATASET_IDS
 from edp_lightning.data.sources.minari_files import FORMATS, data_files, raw_episodes
-from edp_lightning.data.sources.stored import environment_spec, finite, flags, one_per_step, space, space_of
+from edp_lightning.data.sources.stored import (
+    as_type,
+    changes_in,
+    environment_spec,
+    finite,
+    flags,
+    numeric,
+    one_per_step,
+    refuse_infinite,
+    space,
+    space_of,
+    unreadable,
+)
 from edp_lightning.data.transitions import Episode
 from edp_lightning.environments.families import FAMILIES, ObservationView
 from edp_lightning.environments.flattening import Floats, Part, is_structured, parts_of
@@ -86,6 +98,14 @@ class MinariSet:
         return np.asarray(self.action_space.high, dtype=np.float32)
 
     @property
+    def whole_actions(self) -> bool:
+        """Return whether actions are whole numbers."""
+        return bool(self.action_space.dtype.kind in "iub")
+
+    def check_actions(self, low: NDArray[np.float32], high: NDArray[np.float32]) -> None:
+        """Refuse nothing: published sets overshoot their box a little, and the card says by how much."""
+
+    @property
     def score_reference(self) -> ScoreReference | None:
         """Return the reference stored with the set."""
         return from_metadata(self.metadata)
@@ -119,7 +139,7 @@ def open_set(dataset_id: str) -> MinariSet:
     """Return a local set.
 
     Raises:
-        UserError: If it is missing, in another format, or its actions are not a bounded box.
+        UserError: If it is missing, in another format, or its actions are no box.
     """
     if not is_local(dataset_id):
         raise UserError(missing_message(dataset_id))
@@ -140,8 +160,6 @@ def open_set(dataset_id: str) -> MinariSet:
     box = space(metadata, "action_space", f"dataset {dataset_id}")
     if not isinstance(box, Box) or len(box.shape) != 1:
         raise UserError(f"dataset {dataset_id} has action space {box}: only continuous actions (a one-dimensional Box) work")
-    if not (np.isfinite(box.low).all() and np.isfinite(box.high).all() and (box.low < box.high).all()):
-        raise UserError(f"dataset {dataset_id} has an unbounded or empty action box {box}: actions are scaled to [-1, 1]")
     observed = space(metadata, "observation_space", f"dataset {dataset_id}") if metadata.get("observation_space") else None
     specs = [environment_spec(metadata, key, f"dataset {dataset_id}") for key in ("env_spec", "eval_env_spec")]
     return MinariSet(dataset_id, path, metadata, specs[0], specs[1], box, observed)
@@ -187,9 +205,7 @@ def read_episodes(dataset: MinariSet, view: ObservationView) -> Iterator[Episode
             mended += episode is not stored
             yield episode
     except OSError as error:
-        raise UserError(
-            f"{where}: a file in {dataset.path} is truncated or not {dataset.data_format} ({error}); fetch it again"
-        ) from error
+        raise UserError(f"{where}: {unreadable(dataset.path, dataset.data_format, error)}") from error
     if not count:
         raise UserError(f"{where} has no episodes")
     expected = dataset.metadata.get("total_episodes")
@@ -235,21 +251,22 @@ def _episode(where: str, raw: Mapping[str, Any], dataset: MinariSet, view: Obser
             raise UserError(f"{where}: {size} {name} for {steps} rewards")
     if actions.shape[1:] != dataset.action_space.shape:
         raise UserError(f"{where}: actions of shape {actions.shape[1:]}, the space says {dataset.action_space.shape}")
-    observation, position = _observations(raw["observations"], dataset, view, steps, where)
+    wide, position = _observations(raw["observations"], dataset, view, steps, where)
     return Episode(
-        observation=observation,
+        observation=as_type(wide, np.float32),
         action=actions,
         reward=rewards,
         terminated=ends[0],
         truncated=ends[1],
         position=position,
+        changes=changes_in(wide),
     )
 
 
 def _observations(
     node: Any, dataset: MinariSet, view: ObservationView, steps: int, where: str
-) -> tuple[Floats, NDArray[np.float32] | None]:
-    """Return the observations of an episode through a view, and the achieved goal if there is one.
+) -> tuple[NDArray[Any], Floats | None]:
+    """Return the observations of an episode through a view, in their own type, and the achieved goal if there is one.
 
     The space that the set declares decides how they are read; what is stored only where it declares none.
     """
@@ -276,7 +293,7 @@ def _observations(
     except UserError as error:
         raise UserError(f"{where}: {error}: the file and its metadata.json disagree; fetch the set again") from error
     position = None if goal is None else values[goal.key].astype(np.float32)
-    return np.concatenate(columns, axis=-1, dtype=np.float32), position
+    return columns[0] if len(columns) == 1 else np.concatenate(columns, axis=-1), position
 
 
 def _achieved_goal(space: Space[Any]) -> Part | None:
@@ -294,7 +311,9 @@ def _stored(node: Any, part: Part, dataset: MinariSet, where: str) -> NDArray[An
         if not names:
             raise UserError(f"{where}: no observation {part.key} in the file, which the view or the declared space needs")
         node = node[names[0]]
-    values = finite(node, np.float64, f"{where}: observation {part.key}" if part.key else f"{where}: observations")
+    name = f"{where}: observation {part.key}" if part.key else f"{where}: observations"
+    values = numeric(node, name)
+    refuse_infinite(as_type(values, np.float32), name)
     if dataset.data_format != "hdf5" and values.ndim == 2 and values.shape[1:] != part.shape:
         # Arrow and Parquet keep the axes of a box in one list
         return values.reshape(len(values), *part.shape) if values.shape[1] == part.width else values

@@ -51,11 +51,22 @@ class Source(Protocol):
 
     @property
     def action_low(self) -> NDArray[np.float32]:
-        """Lower bounds of the actions, shape (action_dim,)."""
+        """Lower bounds of the actions, shape (action_dim,); infinite where the set states none."""
 
     @property
     def action_high(self) -> NDArray[np.float32]:
-        """Upper bounds of the actions, shape (action_dim,)."""
+        """Upper bounds of the actions, shape (action_dim,); infinite where the set states none."""
+
+    @property
+    def whole_actions(self) -> bool:
+        """Whether actions are whole numbers."""
+
+    def check_actions(self, low: NDArray[np.float32], high: NDArray[np.float32]) -> None:
+        """Refuse actions outside the bounds that are used, in sets where that means that the bounds are wrong.
+
+        Raises:
+            UserError: Naming the first one.
+        """
 
     @property
     def score_reference(self) -> ScoreReference | None:

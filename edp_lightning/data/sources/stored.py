@@ -1,7 +1,9 @@
 """Checks of what a Minari set stores, each with one message that names the place."""
 
+import errno
 import re
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,8 +28,46 @@ def episode_numbers(names: Iterable[str], where: str) -> list[int]:
     return sorted(int(name.removeprefix("episode_")) for name in wanted)
 
 
-def finite(node: Any, dtype: Any, where: str) -> NDArray[Any]:
-    """Return stored numbers, at least one axis, none NaN or infinite (in ``dtype``).
+def unreadable(path: Path, kind: str, error: Exception) -> UserError:
+    """Return the message for a file that could not be read.
+
+    Args:
+        path: The file.
+        kind: What it should be.
+        error: What reading said.
+    """
+    number = getattr(error, "errno", None)
+    if "unable to lock" in str(error) or number in (errno.EAGAIN, errno.EWOULDBLOCK):
+        return UserError(
+            f"{path} is locked: another program has it open for writing; wait for it or close it (on a file system without locks "
+            "set HDF5_USE_FILE_LOCKING=FALSE)"
+        )
+    if number in (errno.EACCES, errno.EPERM):
+        return UserError(f"{path} may not be read ({error}): change its permissions")
+    return UserError(f"{path} is truncated or not {kind} ({error}); fetch it again")
+
+
+def as_type(values: Any, dtype: Any) -> NDArray[Any]:
+    """Return numbers in a type; those that do not fit are infinite."""
+    with np.errstate(over="ignore"):
+        return np.asarray(values, dtype=dtype)
+
+
+def changes_in(values: NDArray[Any]) -> NDArray[np.int64] | None:
+    """Return how often each column changes from row to row, and how many of these changes float32 does not show, (2, columns).
+
+    None for types all of whose numbers float32 holds.
+    """
+    if values.dtype.itemsize <= 2 or values.dtype == np.float32:
+        return None
+    narrow = as_type(values, np.float32)
+    changed = values[1:] != values[:-1]
+    hidden = changed & (narrow[1:] == narrow[:-1])
+    return np.stack([changed.sum(axis=0), hidden.sum(axis=0)]).astype(np.int64)
+
+
+def numeric(node: Any, where: str) -> NDArray[Any]:
+    """Return stored numbers in their own type, at least one axis.
 
     Raises:
         UserError: If they are something else.
@@ -38,13 +78,30 @@ def finite(node: Any, dtype: Any, where: str) -> NDArray[Any]:
         raise UserError(f"{where}: not numbers ({node.dtype})")
     if not node.shape:
         raise UserError(f"{where}: one row per step is expected here, the file has a single number")
-    with np.errstate(over="ignore"):  # what does not fit is infinite afterwards
-        values = np.asarray(node[()], dtype=dtype)
+    return np.asarray(node[()])
+
+
+def finite(node: Any, dtype: Any, where: str) -> NDArray[Any]:
+    """Return stored numbers, at least one axis, none NaN or infinite (in ``dtype``).
+
+    Raises:
+        UserError: If they are something else.
+    """
+    values = as_type(numeric(node, where), dtype)
+    refuse_infinite(values, where)
+    return values
+
+
+def refuse_infinite(values: NDArray[Any], where: str) -> None:
+    """Raise if there are NaN or infinite values.
+
+    Raises:
+        UserError: Naming the first row with one.
+    """
     good = np.isfinite(values)
     if not good.all():
         row = int(np.argwhere(~good)[0][0])
         raise UserError(f"{where} hold NaN or infinite values (first in row {row}): clean the set before training")
-    return values
 
 
 def one_per_step(node: Any, dtype: Any, where: str) -> NDArray[Any]:
