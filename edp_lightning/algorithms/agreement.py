@@ -1,4 +1,4 @@
-"""What a module and its data must agree on, looked at when training starts: units of actions and observations, discount, seed."""
+"""What a module and its data must agree on, looked at when training starts: units, discount, seed."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -41,8 +41,8 @@ def refuse_unknown_scales(known: bool) -> None:
     """
     if not known:
         raise UserError(
-            "batches from a loader do not say what their actions and observations are measured in, so the policy's actions would "
-            "have no unit: fit with datamodule=OfflineDataModule(...) (from_arrays takes arrays in memory), or call "
+            "batches from a loader do not say what their actions and observations are measured in, so the policy's actions "
+            "would have no unit: fit with datamodule=OfflineDataModule(...) (from_arrays takes arrays in memory), or call "
             "model.set_scales(action_low, action_high) first; actions in batches are scaled to [-1, 1]"
         )
 
@@ -101,9 +101,9 @@ def agree_on_scales(
     if not same_bounds:
         kept = f"data.action_low {_text(scaler.low)} and data.action_high {_text(scaler.high)}"
         raise UserError(
-            f"the model (or its checkpoint) was trained with actions from {_text(scaler.low)} to {_text(scaler.high)}, but those "
-            f"of {dataset} go from {_text(low)} to {_text(high)}: the same numbers would mean other actions. Give {kept} to keep "
-            "the model's units, data.scales dataset to let it learn the new ones, or train a new model"
+            f"the model (or its checkpoint) was trained with actions from {_text(scaler.low)} to {_text(scaler.high)}, but "
+            f"those of {dataset} go from {_text(low)} to {_text(high)}: the same numbers would mean other actions. Give {kept} "
+            "to keep the model's units, data.scales dataset to let it learn the new ones, or train a new model"
         )
     if not same_statistics:
         rank_zero_info(

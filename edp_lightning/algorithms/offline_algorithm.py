@@ -185,7 +185,7 @@ class OfflineAlgorithm(L.LightningModule, ABC):
 
     def on_fit_start(self) -> None:
         """Refuse data that speak in other units, or of another discount or seed, than this module."""
-        data = getattr(self.trainer, "datamodule", None)
+        data: Any = getattr(self.trainer, "datamodule", None)
         scales = scales_of(data)
         if scales is None:
             refuse_unknown_scales(self._scales_known)

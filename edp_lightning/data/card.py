@@ -38,7 +38,7 @@ class DataCard:
         Console().print(table)
 
 
-def make_card(dataset: str, origin: str, view: str, facts: TableFacts, low: float, high: float, box: str = "") -> DataCard:
+def make_card(dataset: str, origin: str, view: str, facts: TableFacts, low: float, high: float) -> DataCard:
     """Return the card of a dataset.
 
     Args:
@@ -48,7 +48,6 @@ def make_card(dataset: str, origin: str, view: str, facts: TableFacts, low: floa
         facts: What its table holds.
         low: Smallest lower bound of the action box.
         high: Largest upper bound of the action box.
-        box: What else is to be said about the box.
     """
     outside = (("actions outside the box, clipped to it", f"{facts.actions_outside:.2%} of steps"),)
     return DataCard(
@@ -64,7 +63,7 @@ def make_card(dataset: str, origin: str, view: str, facts: TableFacts, low: floa
             ("terminated steps, truncated episodes", f"{facts.terminated_steps}, {facts.truncated_episodes}"),
             ("reward as stored", _range(facts.stored_reward, "{:.4g}")),
             ("reward in training", _range(facts.reward, "{:.4g}")),
-            ("action box", f"{low:.4g} to {high:.4g}{box}"),
+            ("action box", f"{low:.4g} to {high:.4g}"),
             ("actions at a bound", f"{facts.actions_at_bound:.1%}"),
             *(outside if facts.actions_outside else ()),
             *column_facts(facts),

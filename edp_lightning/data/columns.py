@@ -1,9 +1,9 @@
-"""What became of the columns of observations: which never change, and which change by less than float32 can tell."""
+"""What training does not see as it is stored: observations that float32 is too coarse for, actions outside their box."""
 
 from collections.abc import Sequence
 
 import numpy as np
-from lightning.pytorch.utilities import rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
 from edp_lightning.data.tables.build import TableFacts
 
@@ -45,13 +45,18 @@ def column_facts(facts: TableFacts) -> list[tuple[str, str]]:
     return lines
 
 
-def warn_of_coarse_columns(dataset: str, facts: TableFacts) -> None:
-    """Say which columns have lost information, and what can be done."""
+def tell_losses(dataset: str, facts: TableFacts) -> None:
+    """Say what was lost, and what can be done."""
     coarse = coarse_columns(facts)
     if coarse:
         rank_zero_warn(
-            f"{dataset}: observation columns {ranges(coarse)} (counted from 0) change by less than float32 can tell at their size; "
-            "the policy cannot see it. Store each less its first value of the episode (times, counters), or leave it out"
+            f"{dataset}: observation columns {ranges(coarse)} (counted from 0) change by less than float32 can tell at their "
+            "size; the policy cannot see it. Store each less its first value of the episode (times, counters), or leave it out"
+        )
+    if facts.actions_outside:
+        rank_zero_info(
+            f"{facts.actions_outside:.2%} of the actions of {dataset} lie outside its action box and are clipped to it; if the "
+            "box is wrong, set data.action_low and data.action_high"
         )
 
 

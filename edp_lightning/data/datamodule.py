@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from edp_lightning.data.card import DataCard, make_card
-from edp_lightning.data.columns import warn_of_coarse_columns
+from edp_lightning.data.columns import tell_losses
 from edp_lightning.data.loader import OneBatch, TransitionLoader, mixture_probabilities, repeated_batches
 from edp_lightning.data.sources.bounds import ActionBound, action_bounds
 from edp_lightning.data.tables.build import RowSink, TableFacts, TableRecipe, build_table
@@ -37,8 +37,10 @@ class OfflineDataModule(L.LightningDataModule):
     Args:
         dataset: Minari id of a set on this machine; ``d4rl:NAME`` or ``d4rl:/PATH/FILE.hdf5`` for D4RL's files;
             ``npz:/PATH/FILE.npz`` for plain arrays (``edp_lightning/data/sources/arrays.py`` tells their names and shapes).
-        view: Observation view; the family's default when not given. AntMaze: ``goal`` (31 numbers with the goal) or
-            ``d4rl`` (29 numbers, reward relabelled to the evaluation's fixed goal, which the policy does not see).
+        view: Observation view; the family's default when not given, and where there is no family everything, in the order of
+            the observation space. AntMaze: ``goal`` (31 numbers with the goal) or ``d4rl`` (29 numbers, reward relabelled to
+            the evaluation's fixed goal, which the policy does not see). Keys of a Dict or Tuple with commas between choose
+            parts.
         batch_size: Rows per batch and device.
         steps_per_epoch: Gradient steps per epoch; an epoch is only a unit for evaluation periods.
         terminals: ``env`` as stored, ``reward``: a positive reward is terminal, ``first_success``: and the episode is cut
@@ -176,7 +178,13 @@ class OfflineDataModule(L.LightningDataModule):
         from edp_lightning.data.sources.minari import MinariSet
         from edp_lightning.data.sources.mixture import MixedSource
         from edp_lightning.environments.families import GOAL_RADIUS, choose_view, family_of
-        from edp_lightning.environments.recipe import environment_spec, evaluation_environment, reward_mismatch
+        from edp_lightning.environments.flattening import is_structured
+        from edp_lightning.environments.recipe import (
+            declared_observation_space,
+            environment_spec,
+            evaluation_environment,
+            reward_mismatch,
+        )
 
         h: Any = self.hparams
         source = self._open()
@@ -184,7 +192,10 @@ class OfflineDataModule(L.LightningDataModule):
         family = family_of(chosen or source.spec)
         # a chosen environment decides how it is flattened; without one, arrays that are flat already are their own view
         views = family.views if h.environment else source.views or family.views
-        self.view = view = choose_view(views, h.view, self.dataset, source.observation_space)
+        space = source.observation_space
+        if h.environment and chosen is not None and h.view not in (None, *(view.name for view in views)):
+            space = space if is_structured(space) else declared_observation_space(chosen)
+        self.view = view = choose_view(views, h.view, self.dataset, space)
         self.environment = evaluation_environment(
             self.dataset, source.spec, chosen, view, source.score_reference, h.environment_kwargs, h.action_chunk
         )
@@ -216,9 +227,12 @@ class OfflineDataModule(L.LightningDataModule):
             self.environment.check_widths(self.observation_dim, self.action_dim)
         self.observation_mean, self.observation_std = observation_statistics(self.facts, h.normalize_observations)
         self.action_low, self.action_high = (torch.from_numpy(bound).repeat(h.action_chunk) for bound in (low, high))
-        self.card = make_card(
-            self.dataset, source.origin, view.name, self.facts, float(low.min()), float(high.max()), self._about_box(source)
-        )
+        self.card = make_card(self.dataset, source.origin, view.name, self.facts, float(low.min()), float(high.max()))
+        chosen = [f"data.{name}" for name in ("action_low", "action_high") if h[name] is not None]
+        if chosen:
+            self.card = self.card.with_fact("action box given by", " and ".join(chosen))
+        if source.whole_actions:
+            self.card = self.card.with_fact("actions", "whole numbers: an evaluation rounds, predictions are not rounded")
         judged = f"none: {self.no_environment}" if self.environment is None else self.environment.summary()
         self.card = self.card.with_fact("evaluation", judged)
         if h.action_chunk > 1:
@@ -245,21 +259,7 @@ class OfflineDataModule(L.LightningDataModule):
         self._ready = True
         if stage == "fit":
             rank_zero_only(self.card.print)()
-            self._tell_losses()
-
-    def _about_box(self, source: "Source") -> str:
-        chosen = [f"data.{name}" for name in ("action_low", "action_high") if self.hparams[name] is not None]
-        whole = "; whole numbers: an evaluation rounds, predictions are not rounded" if source.whole_actions else ""
-        return (f" ({', '.join(chosen)})" if chosen else "") + whole
-
-    def _tell_losses(self) -> None:
-        """Say what training does not see as it is stored."""
-        warn_of_coarse_columns(self.dataset, self.facts)
-        if self.facts.actions_outside:
-            rank_zero_info(
-                f"{self.facts.actions_outside:.2%} of the actions of {self.dataset} lie outside its action box and are clipped to "
-                "it; if the box is wrong, set data.action_low and data.action_high"
-            )
+            tell_losses(self.dataset, self.facts)
 
     def _open(self) -> "Source":
         from edp_lightning.data.sources.arrays import array_source
@@ -310,7 +310,7 @@ class OfflineDataModule(L.LightningDataModule):
         trainer = self.trainer
         if trainer is None:
             return {}
-        return {"start": partial(getattr, trainer, "global_step"), "cycle": repeated_batches(trainer.overfit_batches)}
+        return {"start": partial(getattr, trainer, "global_step"), "cycle": repeated_batches(trainer.overfit_batches)}  # type: ignore[attr-defined]
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         """Return the batch on ``device``. Training rows are there already; Lightning would look at each of their fields."""
@@ -346,11 +346,7 @@ class OfflineDataModule(L.LightningDataModule):
         saved = state_dict.get("reward_map")
         if saved is not None and self._ready and not np.allclose(saved, self.reward_map, rtol=1e-5):
             rank_zero_info(
-                f"rewards of {self.dataset} become {_formula(self.reward_map)}, those the checkpoint was trained on became "
-                f"{_formula(RewardMap(*saved))}: its critics speak of other units at first; the same data.reward_transform affine "
-                "for both would keep them"
+                f"rewards of {self.dataset} become {self.reward_map}, those the checkpoint was trained on became "
+                f"{RewardMap(*saved)}: its critics speak of other units at first; data.reward_transform affine for both "
+                "would keep them"
             )
-
-
-def _formula(transform: RewardMap) -> str:
-    return f"(r + {transform.shift:g}) * {transform.scale:g} + {transform.offset:g}"

@@ -132,8 +132,8 @@ def repeated_batches(overfit_batches: float) -> int | None:
         return None
     if isinstance(overfit_batches, float):
         raise UserError(
-            f"trainer.overfit_batches {overfit_batches:g} is a share, but batches are drawn from an endless stream: give a number "
-            "of batches, such as 1"
+            f"trainer.overfit_batches {overfit_batches:g} is a share, but batches are drawn from an endless stream: give a "
+            "number of batches, such as 1"
         )
     return overfit_batches
 

@@ -54,7 +54,7 @@ class Part:
         """Return its value as numbers.
 
         Args:
-            value: Shape ``shape``, or (rows, \\*shape).
+            value: Shape ``shape``, or (rows, ...shape).
             rows: Number of values; None for a single one.
 
         Returns:

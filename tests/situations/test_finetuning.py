@@ -1,24 +1,19 @@
 """A model goes on with another dataset."""
 
-import logging
-
 import pytest
 import torch
 
 from edp_lightning.errors import UserError
 from edp_lightning.runs.checkpoint_io import read_checkpoint
 from edp_lightning.runs.run_folder import run_folder
-from tests.situations.sets import data, model, robot_log, saved, trainer
+from tests.situations.sets import data, listening, model, robot_log, saved, trainer
 
 
 @pytest.fixture
 def said(caplog):
     """What the run says to its user."""
-    logger = logging.getLogger("lightning.pytorch.utilities.rank_zero")
-    logger.addHandler(caplog.handler)
-    caplog.set_level(logging.INFO, logger.name)
-    yield lambda: " ".join(record.getMessage() for record in caplog.records)
-    logger.removeHandler(caplog.handler)
+    with listening(caplog) as heard:
+        yield heard
 
 
 @pytest.fixture

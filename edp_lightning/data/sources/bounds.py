@@ -13,7 +13,7 @@ ActionBound = float | list[float] | Literal["data"] | None
 """A number for all components, one per component, ``data`` for the data's own range, or None for what the set says."""
 
 MARGIN = 0.05
-"""Share of the data's range that ``data`` leaves between the outermost action and the bound: at a bound a policy would be cut."""
+"""Share of the data's range that ``data`` leaves between the outermost action and the bound, where a policy is cut off."""
 
 
 class Bounded(Protocol):

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from gymnasium.envs.registration import EnvSpec
 from gymnasium.spaces import Box, Space
-from minari.storage import get_dataset_path
 from numpy.typing import NDArray
 
+from edp_lightning.collect.dataset_folder import dataset_folder
 from edp_lightning.collect.tasks import DATASET_IDS
 from edp_lightning.data.sources.minari_files import FORMATS, data_files, raw_episodes
 from edp_lightning.data.sources.stored import (
@@ -132,7 +132,7 @@ class MinariSet:
 
 def is_local(dataset_id: str) -> bool:
     """Return whether a set of this id is on disk."""
-    return Path(get_dataset_path(dataset_id), "data", "metadata.json").is_file()
+    return (dataset_folder(dataset_id) / "data" / "metadata.json").is_file()
 
 
 def open_set(dataset_id: str) -> MinariSet:
@@ -143,7 +143,7 @@ def open_set(dataset_id: str) -> MinariSet:
     """
     if not is_local(dataset_id):
         raise UserError(missing_message(dataset_id))
-    path = get_dataset_path(dataset_id) / "data"
+    path = dataset_folder(dataset_id) / "data"
     try:
         metadata = json.loads((path / "metadata.json").read_text())
     except (OSError, ValueError) as error:
@@ -167,7 +167,7 @@ def open_set(dataset_id: str) -> MinariSet:
 
 def missing_message(dataset_id: str) -> str:
     """Return what is missing, where it was looked for, and how to get it."""
-    root = get_dataset_path("")
+    root = dataset_folder()
     names = {own: name for name, own in DATASET_IDS.items()}
     if dataset_id in names:
         fix = f"collect it with: python -m edp_lightning collect {names[dataset_id]}"

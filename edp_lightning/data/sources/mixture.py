@@ -41,8 +41,8 @@ class MixedSource:
             low, high = np.array_equal(first.action_low, other.action_low), np.array_equal(first.action_high, other.action_high)
             if self.own_box and not (low and high):
                 raise UserError(
-                    f"data.mixture: {first.dataset_id} and {other.dataset_id} have different action boxes; if their actions are "
-                    "in the same unit, set data.action_low and data.action_high to a box for both"
+                    f"data.mixture: {first.dataset_id} and {other.dataset_id} have different action boxes; if their actions "
+                    "are in the same unit, set data.action_low and data.action_high to a box for both"
                 )
             if first.spec is not None and other.spec is not None:
                 refuse_mixed_versions(other.dataset_id, other.spec, first.spec)

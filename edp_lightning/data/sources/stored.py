@@ -39,8 +39,8 @@ def unreadable(path: Path, kind: str, error: Exception) -> UserError:
     number = getattr(error, "errno", None)
     if "unable to lock" in str(error) or number in (errno.EAGAIN, errno.EWOULDBLOCK):
         return UserError(
-            f"{path} is locked: another program has it open for writing; wait for it or close it (on a file system without locks "
-            "set HDF5_USE_FILE_LOCKING=FALSE)"
+            f"{path} is locked: another program has it open for writing; wait for it or close it (on a file system without "
+            "locks set HDF5_USE_FILE_LOCKING=FALSE)"
         )
     if number in (errno.EACCES, errno.EPERM):
         return UserError(f"{path} may not be read ({error}): change its permissions")
