@@ -228,9 +228,9 @@ class OfflineDataModule(L.LightningDataModule):
         self.observation_mean, self.observation_std = observation_statistics(self.facts, h.normalize_observations)
         self.action_low, self.action_high = (torch.from_numpy(bound).repeat(h.action_chunk) for bound in (low, high))
         self.card = make_card(self.dataset, source.origin, view.name, self.facts, float(low.min()), float(high.max()))
-        chosen = [f"data.{name}" for name in ("action_low", "action_high") if h[name] is not None]
-        if chosen:
-            self.card = self.card.with_fact("action box given by", " and ".join(chosen))
+        given = [f"data.{name}" for name in ("action_low", "action_high") if h[name] is not None]
+        if given:
+            self.card = self.card.with_fact("action box given by", " and ".join(given))
         if source.whole_actions:
             self.card = self.card.with_fact("actions", "whole numbers: an evaluation rounds, predictions are not rounded")
         judged = f"none: {self.no_environment}" if self.environment is None else self.environment.summary()

@@ -61,9 +61,14 @@ def changes_in(values: NDArray[Any]) -> NDArray[np.int64] | None:
     if values.dtype.itemsize <= 2 or values.dtype == np.float32:
         return None
     narrow = as_type(values, np.float32)
-    changed = values[1:] != values[:-1]
-    hidden = changed & (narrow[1:] == narrow[:-1])
-    return np.stack([changed.sum(axis=0), hidden.sum(axis=0)]).astype(np.int64)
+    same = narrow[1:] == narrow[:-1]
+    counts = np.zeros((2, values.shape[1]), dtype=np.int64)
+    counts[0] = len(same)
+    columns = np.flatnonzero(same.any(axis=0))  # the others change in every row, and float32 shows it
+    changed = values[1:, columns] != values[:-1, columns]
+    counts[0, columns] = changed.sum(axis=0)
+    counts[1, columns] = (changed & same[:, columns]).sum(axis=0)
+    return counts
 
 
 def numeric(node: Any, where: str) -> NDArray[Any]:
