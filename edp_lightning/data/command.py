@@ -18,8 +18,9 @@ def show(
     download: bool = False,
     action_low: ActionBound = None,
     action_high: ActionBound = None,
+    max_episode_steps: int | None = None,
 ) -> None:
-    """Print the card of a dataset and the checks it passed.
+    """Print the card of a dataset and the checks it passed; the last is one step in the evaluation's environment.
 
     Args:
         source: A Minari id, d4rl:NAME, d4rl:FILE.hdf5 or npz:FILE.npz.
@@ -29,9 +30,10 @@ def show(
         download: Allow Minari to download a missing set.
         action_low: Lower bounds of the actions, as data.action_low.
         action_high: Upper bounds of the actions, as data.action_high.
+        max_episode_steps: Time limit of the evaluation, as data.max_episode_steps.
 
     Raises:
-        UserError: If the dataset is missing or damaged; the message names the place and the fix.
+        UserError: If the dataset is missing or damaged, or an evaluation cannot work; the message names the place and the fix.
     """
     module = OfflineDataModule(
         source,
@@ -41,15 +43,19 @@ def show(
         download=download,
         action_low=action_low,
         action_high=action_high,
+        max_episode_steps=max_episode_steps,
     )
     module.prepare_data()
-    module.setup("validate")
+    module.setup("predict")  # reads the set; the environment is tried last
     module.card.print()
     opened = open_source(source)
     horizon = None if opened.spec is None else opened.spec.max_episode_steps
     box = module.action_low.numpy(), module.action_high.numpy()
     for check in check_episodes(opened, list(opened.episodes(module.view)), horizon, *box):
         print(f"{'ok  ' if check.passed else 'look'}  {check.text}")
+    tried = module.try_environment()
+    if tried:
+        print(f"ok    evaluation: {tried}")
 
 
 def convert(

@@ -9,6 +9,7 @@ import lightning as L
 import numpy as np
 import torch
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
+from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -29,6 +30,9 @@ if TYPE_CHECKING:  # environments and file formats are imported when a dataset i
     from edp_lightning.data.sources.source import Source
     from edp_lightning.environments.families import ObservationView
     from edp_lightning.environments.recipe import EvaluationEnvironment
+
+NO_ENVIRONMENT = "none"
+"""Value of ``data.environment`` for training without evaluation."""
 
 
 class OfflineDataModule(L.LightningDataModule):
@@ -63,8 +67,11 @@ class OfflineDataModule(L.LightningDataModule):
         collect_seed: Seed of that collection.
         collect_workers: Processes of that collection; all cores when not given.
         download: Allow Minari to download a missing set.
-        environment: Gymnasium id of the evaluation environment, for sets that name none or another than wanted.
+        environment: Gymnasium id of the evaluation environment, for sets that name none or another than wanted;
+            ``package.module:Env-v0`` imports the module that registers it. ``none``: no evaluation.
         environment_kwargs: Further arguments of the evaluation environment.
+        max_episode_steps: Time limit of an evaluation episode; when not given the environment's own, and without one the
+            length of the data's longest episode.
         mixture: Further datasets of the same task, each with the probability that a row of a batch comes from it; the rest of
             the probability is left to ``dataset``. Statistics of rewards and observations are over all rows.
         keep_time_limits: Of D4RL files with ``next_observations``, keep the rows at time limits too. Off: exactly the rows of
@@ -98,6 +105,7 @@ class OfflineDataModule(L.LightningDataModule):
         download: bool = False,
         environment: str | None = None,
         environment_kwargs: dict[str, Any] | None = None,
+        max_episode_steps: int | None = None,
         mixture: dict[str, float] | None = None,
         keep_time_limits: bool = False,
         cache: bool = True,
@@ -106,6 +114,8 @@ class OfflineDataModule(L.LightningDataModule):
         super().__init__()
         self.save_hyperparameters()
         counts = {"batch_size": batch_size, "steps_per_epoch": steps_per_epoch, "n_step": n_step, "action_chunk": action_chunk}
+        if max_episode_steps is not None:
+            counts["max_episode_steps"] = max_episode_steps
         for name, value in counts.items():
             if value < 1:
                 raise UserError(f"data.{name} must be at least 1; got {value}")
@@ -118,7 +128,7 @@ class OfflineDataModule(L.LightningDataModule):
         self._arrays: Mapping[str, Any] | None = None
         self._position = 0
         self._loader: TransitionLoader | None = None
-        self._ready = False
+        self._ready = self._tried = False
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, Any], name: str = "arrays", **options: Any) -> "OfflineDataModule":
@@ -172,34 +182,50 @@ class OfflineDataModule(L.LightningDataModule):
             obtain(name, h.download)
 
     def setup(self, stage: str) -> None:
-        """Read the set once, on every rank."""
-        if self._ready:
-            return
-        from edp_lightning.data.sources.minari import MinariSet
+        """Read the set and try its environment, once on every rank; ``predict`` needs no environment."""
+        if not self._ready:
+            self._read(stage)
+        if stage != "predict" and not self._tried:
+            self.try_environment()
+            self._tried = True
+
+    def try_environment(self) -> str:
+        """Play one step in the evaluation's environment and return what was found, in words; nothing without one.
+
+        Raises:
+            UserError: If an evaluation cannot work.
+        """
+        if self.environment is None:
+            return ""
+        from edp_lightning.environments.trial import try_out
+
+        with isolate_rng():
+            return try_out(self.environment, self.observation_dim, self.action_dim)
+
+    def _read(self, stage: str) -> None:
         from edp_lightning.data.sources.mixture import MixedSource
         from edp_lightning.environments.families import GOAL_RADIUS, choose_view, family_of
         from edp_lightning.environments.flattening import is_structured
-        from edp_lightning.environments.recipe import (
-            declared_observation_space,
-            environment_spec,
-            evaluation_environment,
-            reward_mismatch,
-        )
+        from edp_lightning.environments.recipe import declared_observation_space, evaluation_environment, reward_mismatch
+        from edp_lightning.environments.specs import environment_spec
 
         h: Any = self.hparams
         source = self._open()
-        chosen = environment_spec(h.environment) if h.environment else source.evaluation_spec
+        judged = h.environment != NO_ENVIRONMENT
+        named = h.environment if judged else None
+        chosen = environment_spec(named) if named else source.evaluation_spec
         family = family_of(chosen or source.spec)
         # a chosen environment decides how it is flattened; without one, arrays that are flat already are their own view
-        views = family.views if h.environment else source.views or family.views
+        views = family.views if named else source.views or family.views
         space = source.observation_space
-        if h.environment and chosen is not None and h.view not in (None, *(view.name for view in views)):
+        if named and chosen is not None and h.view not in (None, *(view.name for view in views)):
             space = space if is_structured(space) else declared_observation_space(chosen)
         self.view = view = choose_view(views, h.view, self.dataset, space)
-        self.environment = evaluation_environment(
-            self.dataset, source.spec, chosen, view, source.score_reference, h.environment_kwargs, h.action_chunk
-        )
-        self.no_environment = source.no_environment
+        # looked at even where it is not to be judged in: the goal of relabelled rewards is that of the environment
+        options = (source.score_reference, h.environment_kwargs, h.action_chunk, h.max_episode_steps)
+        environment = evaluation_environment(self.dataset, source.spec, chosen, view, *options)
+        self.environment = environment if judged else None
+        self.no_environment = source.no_environment if judged else "data.environment is none"
         terminals = cast(Terminals, h.terminals or family.terminals)
         specs = [part.spec for part in source.sources] if isinstance(source, MixedSource) else [source.spec]
         mismatches = [reward_mismatch(spec, self.environment, terminals) for spec in specs]
@@ -209,7 +235,7 @@ class OfflineDataModule(L.LightningDataModule):
         recipe = TableRecipe(
             low=tuple(low.tolist()),
             high=tuple(high.tolist()),
-            goal=None if self.environment is None else self.environment.fixed_goal,
+            goal=None if environment is None else environment.fixed_goal,
             goal_radius=GOAL_RADIUS,
             terminals=terminals,
             reward_transform=h.reward_transform,
@@ -223,8 +249,8 @@ class OfflineDataModule(L.LightningDataModule):
         table, self.facts = self._table(source, view, recipe)
         self.reward_map = RewardMap(*self.facts.reward_map)
         self.observation_dim, self.action_dim = table.observation_dim, table.action_dim
-        if self.environment is not None and (h.environment or not isinstance(source, MinariSet)):
-            self.environment.check_widths(self.observation_dim, self.action_dim)
+        if self.environment is not None:
+            self.environment = self.environment.limited_by_data(round(self.facts.length.high))
         self.observation_mean, self.observation_std = observation_statistics(self.facts, h.normalize_observations)
         self.action_low, self.action_high = (torch.from_numpy(bound).repeat(h.action_chunk) for bound in (low, high))
         self.card = make_card(self.dataset, source.origin, view.name, self.facts, float(low.min()), float(high.max()))
@@ -233,8 +259,8 @@ class OfflineDataModule(L.LightningDataModule):
             self.card = self.card.with_fact("action box given by", " and ".join(given))
         if source.whole_actions:
             self.card = self.card.with_fact("actions", "whole numbers: an evaluation rounds, predictions are not rounded")
-        judged = f"none: {self.no_environment}" if self.environment is None else self.environment.summary()
-        self.card = self.card.with_fact("evaluation", judged)
+        where = f"none: {self.no_environment}" if self.environment is None else self.environment.summary()
+        self.card = self.card.with_fact("evaluation", where)
         if h.action_chunk > 1:
             self.card = self.card.with_fact("actions per decision", f"{h.action_chunk}; transitions: {self.facts.rows}")
         if h.mixture:

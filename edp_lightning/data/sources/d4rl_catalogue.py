@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edp_lightning.data.sources.d4rl import D4RLFile, read_layout
-from edp_lightning.environments.recipe import environment_spec
+from edp_lightning.environments.specs import environment_spec
 from edp_lightning.errors import UserError
 from edp_lightning.runs.cache_folder import home_folder
 

@@ -12,6 +12,7 @@ from gymnasium.spaces import Box, Dict, Space
 from minari.serialization import deserialize_space
 from numpy.typing import NDArray
 
+from edp_lightning.environments.specs import read_spec
 from edp_lightning.errors import UserError
 
 
@@ -156,7 +157,7 @@ def environment_spec(metadata: dict[str, Any], key: str, where: str) -> EnvSpec 
     if not metadata.get(key):
         return None
     try:
-        return EnvSpec.from_json(metadata[key])
+        return read_spec(metadata[key])
     except Exception as error:  # Gymnasium's reader raises many types
         raise UserError(f"{where}: {key} in metadata.json cannot be read ({_line(error)}); fetch the set again") from error
 
