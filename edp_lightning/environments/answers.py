@@ -27,7 +27,9 @@ def reset_of(answer: Any) -> Any:
         UserError: If that is not (observation, info).
     """
     if not isinstance(answer, tuple) or len(answer) != 2:
-        raise UserError(f"reset must return (observation, info), {_kind(answer)} came back: the environment has an older interface")
+        raise UserError(
+            f"reset must return (observation, info), {_kind(answer)} came back: the environment has an older interface"
+        )
     return answer[0]
 
 
@@ -40,8 +42,8 @@ def step_of(answer: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
     """
     if not isinstance(answer, tuple) or len(answer) != 5:
         raise UserError(
-            f"step must return (observation, reward, terminated, truncated, info), {_kind(answer)} came back: the environment "
-            "has an older interface"
+            f"step must return (observation, reward, terminated, truncated, info), {_kind(answer)} came back: an older "
+            "interface"
         )
     observation, reward, terminated, truncated, info = answer
     found = _number(reward)

@@ -75,7 +75,11 @@ class EvaluationEnvironment:
 
     def summary(self) -> str:
         """Return in words where policies are judged, by which measure, and where its reference comes from."""
-        origin = {"environment": "", "option": " (data.max_episode_steps)", "data": " (no time limit: the data's longest episode)"}
+        origin = {
+            "environment": "",
+            "option": " (data.max_episode_steps)",
+            "data": " (no limit: the data's longest episode)",
+        }
         text = f"{read_spec(self.spec_json).id}, {self.max_episode_steps} steps{origin[self.limited_by]}"
         if self.success:
             return f"{text}, success rate"
@@ -130,7 +134,8 @@ def evaluation_environment(
         max_episode_steps: Horizon that the user chose; it wins over the family's and the environment's.
 
     Raises:
-        UserError: If the environment cannot be written down, or if the two environments are versions of one task, whose physics differ.
+        UserError: If the environment cannot be written down, or if the two environments are versions of one task, whose
+            physics differ.
     """
     chosen = evaluation_spec or spec
     if chosen is None:

@@ -1,5 +1,4 @@
-"""Descriptions of environments from outside: found by name or read from a dataset, checked, and written so that any process can
-rebuild them."""
+"""Specs of environments from outside: found by name or read from a dataset, written so that any process can rebuild them."""
 
 import copy
 import dataclasses
@@ -14,7 +13,7 @@ import numpy as np
 from gymnasium.envs.registration import EnvSpec
 
 from edp_lightning.environments.quiet import quiet_gymnasium, register_robotics
-from edp_lightning.errors import UserError
+from edp_lightning.errors import UserError, first_line
 
 FIELDS = {field.name for field in dataclasses.fields(EnvSpec) if field.init}
 """What the installed Gymnasium knows of an environment; versions before 1.0 wrote ``autoreset`` and others too."""
@@ -94,12 +93,6 @@ def environment_spec(name: str, arguments: Mapping[str, Any] | None = None) -> E
         raise UserError(f"data.environment: gymnasium knows no {name!r} ({first_line(error)}{hint})") from error
     spec.kwargs.update(arguments or {})
     return spec
-
-
-def first_line(error: BaseException) -> str:
-    """Return the kind of an error and the first line of its message."""
-    line = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
-    return f"{type(error).__name__}: {line}" if line else type(error).__name__
 
 
 def _limit(spec: EnvSpec) -> int | None:

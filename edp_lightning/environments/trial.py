@@ -1,6 +1,7 @@
 """Builds, resets and steps an environment once, so that an evaluation that cannot work is refused before training starts."""
 
 import traceback
+from contextlib import suppress
 from typing import Any
 
 import gymnasium as gym
@@ -9,8 +10,8 @@ from numpy.typing import NDArray
 
 from edp_lightning.environments.answers import observation_of, reset_of, step_of
 from edp_lightning.environments.recipe import EvaluationEnvironment
-from edp_lightning.environments.specs import first_line, read_spec
-from edp_lightning.errors import UserError
+from edp_lightning.environments.specs import read_spec
+from edp_lightning.errors import UserError, first_line
 
 WAY_OUT = "mend it, choose another data.environment, or train without evaluation: data.environment: none"
 
@@ -42,10 +43,8 @@ def try_out(environment: EvaluationEnvironment, observation_dim: int, action_dim
         _check_widths(env, spec.id, environment.view.name, observation_dim, action_dim)
         return _play_a_step(env, spec.id, observation_dim)
     finally:
-        try:
+        with suppress(Exception):  # it has done its work
             env.close()
-        except Exception:  # noqa: S110  it has done its work
-            pass
 
 
 def _check_widths(env: gym.Env[Any, Any], name: str, view: str, observation_dim: int, action_dim: int) -> None:
