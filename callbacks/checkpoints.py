@@ -96,7 +96,7 @@ class LastCheckpoint(Checkpoint):
             SIGTERMException: After SIGTERM.
         """
         self.signals.shield()
-        progress = trainer.fit_loop.epoch_loop.val_loop.batch_progress
+        progress: Any = trainer.fit_loop.epoch_loop.val_loop.batch_progress
         for count in (progress.total, progress.current):
             count.processed, count.completed = count.processed - 1, count.completed - 1
         self._save_and_stop(trainer, number)
@@ -205,13 +205,26 @@ class BestCheckpoint(ModelCheckpoint):
 
     def offer(self, path: Path, score: float) -> None:
         """Take a checkpoint file over as the best one, if its score is."""
+        best = self._take(score)
+        if best is not None:
+            path.replace(best)
+
+    def judge(self, trainer: L.Trainer, score: float) -> None:
+        """Save the present state as the best one, if its score is; all ranks call this together."""
+        best = self._take(score)
+        self.current_score = torch.tensor(score)
+        if best is not None:
+            trainer.save_checkpoint(best, weights_only=False)
+
+    def _take(self, score: float) -> Path | None:
+        """Note a score and return where its state belongs, if it is the best so far."""
         if self.best_model_score is not None and score <= float(self.best_model_score):
-            return
+            return None
         best = Path(str(self.dirpath)) / "best.ckpt"
-        path.replace(best)
         self.best_model_path = self.kth_best_model_path = str(best)
         self.best_model_score = self.current_score = self.kth_value = torch.tensor(score)
         self.best_k_models = {str(best): self.best_model_score}
+        return best
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take the best score over, also into a folder that was moved; a run that branches off another begins without one."""

@@ -150,11 +150,8 @@ class EnvironmentEvaluation(L.Callback):
         _, scores = self._evaluate(trainer, pl_module, self.num_episodes, over=True)
         if not scores:
             return
-        trainer.save_checkpoint(_pending(trainer), weights_only=False)
-        if trainer.is_global_zero:
-            for callback in _best_checkpoints(trainer):
-                callback.offer(_pending(trainer), scores["score"])
-            _pending(trainer).unlink(missing_ok=True)
+        for callback in _best_checkpoints(trainer):
+            callback.judge(trainer, scores["score"])
         trainer.save_checkpoint(checkpoint_folder(trainer) / "last.ckpt", weights_only=False)
 
     def state_dict(self) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Environments as users write them, with what is odd about them as arguments: spaces, infos, limits, wrappers, answers."""
 
 import time
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
@@ -101,7 +102,7 @@ class OddEnv(gym.Env[Any, Any]):
         super().reset(seed=seed)
         if self._fault == "reset":
             raise OSError("no robot at 10.0.0.7\nis it on?")
-        self.time, self._sum = 0, float(self.np_random.uniform())
+        self.time, self._sum, self._seed = 0, float(self.np_random.uniform()), seed
         return self._observe() if self._fault == "old reset" else (self._observe(), self._info(self))
 
     def step(self, action):
@@ -124,16 +125,20 @@ class EndlessEnv(OddEnv):
     """Has no end; each step takes a while.
 
     Args:
-        seconds: How long.
+        seconds: How long; not with seed 0, with which it is tried before training.
+        marker: File that is written when such a step begins.
         options: Of ``OddEnv``.
     """
 
-    def __init__(self, seconds: float = 0.0, **options: Any) -> None:
+    def __init__(self, seconds: float = 0.0, marker: str = "", **options: Any) -> None:
         super().__init__(**{"length": None, **options})
-        self._seconds = seconds
+        self._seconds, self._marker = seconds, marker
 
     def step(self, action):
-        time.sleep(self._seconds)
+        if self._seed:  # the trial uses seed 0
+            if self._marker:
+                Path(self._marker).touch()
+            time.sleep(self._seconds)
         return super().step(action)
 
 
@@ -179,3 +184,21 @@ gym.register("tests/Lambda-v0", lambda **options: OddEnv(**options), disable_env
 gym.register("tests/Skipping-v0", f"{HERE}:OddEnv", kwargs={"length": 9}, disable_env_checker=True)
 gym.register("tests/Missing-v0", "robot_that_is_not_installed.envs:Robot", disable_env_checker=True)
 gym.spec("tests/Skipping-v0").additional_wrappers = (WrapperSpec("SkipSteps", f"{HERE}:SkipSteps", {"times": 2}),)
+
+
+def robot_arrays(observation_dim: int = 3, action_dim: int = 2, bound: float = 1.0) -> dict[str, Any]:
+    """Plain arrays of three episodes of 5, 7 and 6 steps."""
+    rng = np.random.default_rng(0)
+    truncated = np.zeros(18, dtype=bool)
+    truncated[[4, 11, 17]] = True
+    observations = rng.normal(size=(18, observation_dim))
+    following = np.roll(observations, -1, axis=0)
+    following[truncated] += 1
+    return {
+        "observations": observations,
+        "next_observations": following,
+        "actions": rng.uniform(-bound, bound, (18, action_dim)),
+        "rewards": rng.normal(size=18),
+        "terminated": np.zeros(18, dtype=bool),
+        "truncated": truncated,
+    }
