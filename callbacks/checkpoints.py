@@ -40,7 +40,7 @@ class LastCheckpoint(Checkpoint):
         self.signals = StopSignals()
         self._saved_step = -1
         self._soon = False
-        self._error: UserError | None = None
+        self._error: BaseException | None = None
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Take over Ctrl-C and SIGTERM; one that came earlier counts."""
@@ -82,8 +82,8 @@ class LastCheckpoint(Checkpoint):
         """Save at the end of the next gradient step: something happened that a resumed run should know."""
         self._soon = True
 
-    def end_with(self, error: UserError) -> None:
-        """Save at the end of this gradient step, or of its evaluation, and end the run with an error."""
+    def end_with(self, error: BaseException) -> None:
+        """Save at the end of this gradient step, or of its evaluation, and end the run with an exception."""
         self._soon, self._error = True, error
 
     def stop_in_evaluation(self, trainer: L.Trainer, number: int) -> None:

@@ -11,7 +11,7 @@ import torch
 from lightning.pytorch.trainer.states import TrainerFn
 
 from edp_lightning.callbacks.checkpoints import BestCheckpoint, LastCheckpoint, checkpoint_folder
-from edp_lightning.callbacks.evaluation_ends import after_failure, agree, stop, stop_signals, watchers
+from edp_lightning.callbacks.evaluation_ends import after_failure, agree, end_with, stop, stop_exception, stop_signals, watchers
 from edp_lightning.errors import UserError
 from edp_lightning.evaluation.background import BackgroundRollout
 from edp_lightning.evaluation.foreground import ForegroundRollout
@@ -120,8 +120,11 @@ class EnvironmentEvaluation(L.Callback):
         """Evaluate and log; skipped in Lightning's sanity check."""
         if trainer.sanity_checking or trainer.datamodule.environment is None:  # type: ignore[attr-defined]
             return
+        self._owed = False
         if self._playing is not None:
-            self._wait(trainer)
+            stopped = self._wait(trainer)
+            if stopped:
+                self._stop(trainer, stopped)
             self._finish(trainer, pl_module)
         fitting = trainer.state.fn == TrainerFn.FITTING and not trainer.fast_dev_run  # type: ignore[attr-defined]
         self._postponed = self.background and fitting and trainer.global_step != trainer.max_steps
@@ -139,19 +142,29 @@ class EnvironmentEvaluation(L.Callback):
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Wait for the background evaluation of a run whose last step has none."""
-        if self._playing is not None:
+        if self._playing is None:
+            return
+        stopped = self._wait(trainer)
+        if stopped:
+            self._abandon()
+            end_with(trainer, stop_exception(stopped))
+        else:
             self._finish(trainer, None)
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Make up for an evaluation of the last step that was given up: no step was left to train."""
-        if not self._owed or trainer.datamodule.environment is None:  # type: ignore[attr-defined]
+        """Make up for evaluations that were given up when no step was left to train."""
+        path = _pending(trainer)
+        left = self.background and path.exists()
+        if trainer.datamodule.environment is None or not (left or self._owed):  # type: ignore[attr-defined]
             return
-        pl_module.to(trainer.strategy.root_device).eval()
-        _, scores = self._evaluate(trainer, pl_module, self.num_episodes, over=True)
-        if not scores:
-            return
-        for callback in _best_checkpoints(trainer):
-            callback.judge(trainer, scores["score"])
+        if left:
+            self._start(trainer, int(read_checkpoint(path)["global_step"]))
+            self._finish(trainer, None)
+        if self._owed:
+            pl_module.to(trainer.strategy.root_device).eval()
+            _, scores = self._evaluate(trainer, pl_module, self.num_episodes, over=True)
+            for callback in _best_checkpoints(trainer) if scores else []:
+                callback.judge(trainer, scores["score"])
         trainer.save_checkpoint(checkpoint_folder(trainer) / "last.ckpt", weights_only=False)
 
     def state_dict(self) -> dict[str, Any]:
@@ -232,18 +245,16 @@ class EnvironmentEvaluation(L.Callback):
         self._owed = True
         stop(trainer, number)
 
-    def _wait(self, trainer: L.Trainer) -> None:
-        """Wait for the background evaluation, or for a signal, which leaves it to the run that goes on."""
+    def _wait(self, trainer: L.Trainer) -> int:
+        """Wait for the background evaluation, or for a signal: return that, or 0."""
         assert self._playing is not None
-        stopped = 0
         with stop_signals(trainer) as signals:
             try:
                 with signals.interrupting():
                     self._playing.rollout.wait()
             except StopRequested:
-                stopped = signals.received
-        if stopped:
-            self._stop(trainer, stopped)
+                return signals.received
+        return 0
 
     def _start(self, trainer: L.Trainer, step: int) -> None:
         """Start playing from the pending file, of a policy of ``step`` gradient steps."""

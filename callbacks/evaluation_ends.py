@@ -45,9 +45,24 @@ def stop(trainer: L.Trainer, number: int) -> NoReturn:
     for callback in _savers(trainer):
         if callback.signals.installed:
             callback.stop_in_evaluation(trainer, number)
-    if number == signal.SIGINT:
-        raise KeyboardInterrupt
-    raise SIGTERMException(128 + number)
+    raise stop_exception(number)
+
+
+def stop_exception(number: int) -> BaseException:
+    """Return what Lightning and the command line expect after a signal."""
+    return KeyboardInterrupt() if number == signal.SIGINT else SIGTERMException(128 + number)
+
+
+def end_with(trainer: L.Trainer, error: BaseException) -> None:
+    """End the run with an exception once its state is saved.
+
+    Raises:
+        BaseException: The exception itself, at once, if nobody saves.
+    """
+    if not _savers(trainer):
+        raise error
+    for callback in _savers(trainer):
+        callback.end_with(error)
 
 
 def agree(trainer: L.Trainer, outcome: Outcome, device: torch.device) -> None:
@@ -88,10 +103,8 @@ def after_failure(trainer: L.Trainer, step: int, failure: Exception, in_a_row: i
         f"{in_a_row} evaluations in a row failed, the last at step {step}: {reason}. The run is saved: mend the environment, "
         "or set data.environment to none, then add --ckpt_path last"
     )
-    if not _savers(trainer):
-        raise error from failure
-    for callback in _savers(trainer):
-        callback.end_with(error)
+    error.__cause__ = failure
+    end_with(trainer, error)
 
 
 def watchers(trainer: L.Trainer) -> list[Any]:
