@@ -156,12 +156,11 @@ class SkipSteps(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstructorArgs
         self._times = times
 
     def step(self, action):
-        total = 0.0
-        for _ in range(self._times):
-            observation, reward, terminated, truncated, info = self.env.step(action)
-            total += float(np.asarray(reward).reshape(()))
-            if terminated or truncated:
-                break
+        observation, total, terminated, truncated, info = self.env.step(action)
+        for _ in range(self._times - 1):
+            if not (terminated or truncated):
+                observation, reward, terminated, truncated, info = self.env.step(action)
+                total = total + reward
         return observation, total, terminated, truncated, info
 
 

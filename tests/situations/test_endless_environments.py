@@ -2,8 +2,11 @@
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +16,7 @@ from edp_lightning.data.datamodule import OfflineDataModule
 from edp_lightning.environments.workers import LocalEnvironments
 from edp_lightning.evaluation.rollout import rollout
 from edp_lightning.runs.checkpoint_io import read_checkpoint
+from tests.conftest import TINY
 from tests.situations.environments import HERE, robot_arrays
 from tests.test_resume import assert_same_run
 
@@ -113,6 +117,35 @@ def test_a_signal_inside_an_endless_step_is_obeyed_within_a_second(workers, robo
     assert read_checkpoint(last)["global_step"] == 5
     assert took < 2  # saving and the trainer's end included
     thread.join()
+
+
+@pytest.mark.slow
+def test_two_ranks_stop_inside_an_evaluation_though_one_is_signalled(robot_log, tmp_path):
+    marker, folder = tmp_path / "evaluating", tmp_path / "runs"
+    arguments = ["fit", f"--data.dataset={robot_log}", f"--output={folder}", *TINY, "--trainer.max_steps=10"]
+    arguments += [f"--data.environment={ENDLESS}", f"--data.environment_kwargs={{seconds: 60, marker: '{marker}'}}"]
+    arguments += ["--trainer.devices=2", "--trainer.strategy=ddp", "--data.batch_size=4"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "edp_lightning", *arguments],
+        cwd=Path(__file__).parents[2],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        deadline = time.monotonic() + 300
+        while not marker.exists() and time.monotonic() < deadline:
+            assert process.poll() is None, process.stderr.read()[-3000:]
+            time.sleep(0.05)
+        sent = time.monotonic()
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=50)  # a step takes a minute
+    finally:
+        process.kill()
+    assert process.returncode == 143
+    assert time.monotonic() - sent < 50
+    (last,) = folder.rglob("last.ckpt")
+    assert read_checkpoint(last)["global_step"] == 5
 
 
 def test_three_failed_evaluations_in_a_row_end_the_run_after_saving(robot_log, command, capsys, tmp_path):
