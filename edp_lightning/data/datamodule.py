@@ -206,8 +206,9 @@ class OfflineDataModule(L.LightningDataModule):
         from edp_lightning.data.sources.mixture import MixedSource
         from edp_lightning.environments.families import GOAL_RADIUS, choose_view, family_of
         from edp_lightning.environments.flattening import is_structured
-        from edp_lightning.environments.recipe import declared_observation_space, evaluation_environment, reward_mismatch
+        from edp_lightning.environments.recipe import evaluation_environment, reward_mismatch
         from edp_lightning.environments.specs import environment_spec
+        from edp_lightning.environments.trial import declared_observation_space
 
         h: Any = self.hparams
         source = self._open()
@@ -219,7 +220,7 @@ class OfflineDataModule(L.LightningDataModule):
         views = family.views if named else source.views or family.views
         space = source.observation_space
         if named and chosen is not None and h.view not in (None, *(view.name for view in views)):
-            space = space if is_structured(space) else declared_observation_space(chosen)
+            space = space if is_structured(space) else declared_observation_space(chosen, h.environment_kwargs)
         self.view = view = choose_view(views, h.view, self.dataset, space)
         # looked at even where it is not to be judged in: the goal of relabelled rewards is that of the environment
         options = (source.score_reference, h.environment_kwargs, h.action_chunk, h.max_episode_steps)

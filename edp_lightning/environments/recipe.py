@@ -189,16 +189,6 @@ def reward_mismatch(spec: EnvSpec | None, environment: EvaluationEnvironment | N
     return ""
 
 
-def declared_observation_space(spec: EnvSpec) -> gym.Space[Any]:
-    """Return the space of an environment's observations, before any view."""
-    with quiet_gymnasium():
-        register_robotics()
-        env = gym.make(spec, disable_env_checker=True)
-    space = env.observation_space
-    env.close()
-    return space
-
-
 def refuse_mixed_versions(dataset_id: str, collected: EnvSpec, evaluated: EnvSpec) -> None:
     """Raise if two environments are different versions of one task, such as Walker2d-v4 and -v5.
 

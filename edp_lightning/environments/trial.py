@@ -1,14 +1,17 @@
 """Builds, resets and steps an environment once, so that an evaluation that cannot work is refused before training starts."""
 
 import traceback
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
+from gymnasium.envs.registration import EnvSpec
 from numpy.typing import NDArray
 
 from edp_lightning.environments.answers import observation_of, reset_of, step_of
+from edp_lightning.environments.quiet import quiet_gymnasium, register_robotics
 from edp_lightning.environments.recipe import EvaluationEnvironment
 from edp_lightning.environments.specs import read_spec
 from edp_lightning.errors import UserError, first_line
@@ -32,19 +35,45 @@ def try_out(environment: EvaluationEnvironment, observation_dim: int, action_dim
             Gymnasium's interface says.
     """
     spec = read_spec(environment.spec_json)
-    try:
-        env = environment.make()
-    except UserError as error:
-        raise UserError(f"environment {spec.id} {error}: {WAY_OUT}") from error
-    except Exception as error:  # an environment may raise anything
-        arguments = f" with the arguments {spec.kwargs}" if spec.kwargs else ""
-        raise UserError(f"environment {spec.id} cannot be built{arguments} ({_reason(error)}): {WAY_OUT}") from error
+    env = _build(spec, environment.make)
     try:
         _check_widths(env, spec.id, environment.view.name, observation_dim, action_dim)
         return _play_a_step(env, spec.id, observation_dim)
     finally:
         with suppress(Exception):  # it has done its work
             env.close()
+
+
+def declared_observation_space(spec: EnvSpec, arguments: Mapping[str, Any] | None = None) -> gym.Space[Any]:
+    """Return the space of an environment's observations, before any view.
+
+    Args:
+        spec: The environment.
+        arguments: Further arguments of it.
+
+    Raises:
+        UserError: If it cannot be built.
+    """
+
+    def make() -> gym.Env[Any, Any]:
+        with quiet_gymnasium():
+            register_robotics()
+            return gym.make(spec, disable_env_checker=True, **(arguments or {}))
+
+    env = _build(spec, make)
+    with suppress(Exception):  # it has done its work
+        env.close()
+    return env.observation_space
+
+
+def _build(spec: EnvSpec, make: Callable[[], gym.Env[Any, Any]]) -> gym.Env[Any, Any]:
+    try:
+        return make()
+    except UserError as error:
+        raise UserError(f"environment {spec.id} {error}: {WAY_OUT}") from error
+    except Exception as error:  # an environment may raise anything
+        arguments = f" with the arguments {spec.kwargs}" if spec.kwargs else ""
+        raise UserError(f"environment {spec.id} cannot be built{arguments} ({_reason(error)}): {WAY_OUT}") from error
 
 
 def _check_widths(env: gym.Env[Any, Any], name: str, view: str, observation_dim: int, action_dim: int) -> None:

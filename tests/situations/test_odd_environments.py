@@ -91,6 +91,12 @@ def test_observations_of_any_structure_are_flattened(kind, width, act):
     np.testing.assert_allclose(result.trajectory.observation[0], expected, rtol=1e-6)
 
 
+def test_keys_of_an_environment_can_be_chosen_and_one_that_cannot_be_built_is_one_message():
+    module = set_up(arrays=robot_arrays(4), environment_kwargs={"observation": "dict"}, view="speed,arm")
+    assert module.environment.make().observation_space.shape == (4,)
+    assert "cannot be built" in refusal(environment_kwargs={"speed": 3}, view="speed,arm")
+
+
 def test_a_goal_environment_of_gymnasium_robotics_is_evaluated_in():
     arrays = robot_arrays(16, 4)
     module = set_up("FetchReach-v4", arrays=arrays)
