@@ -128,6 +128,7 @@ def train_on(path: Path, rows: int, steps: int = 1000) -> tuple[float, float, fl
         enable_model_summary=False, callbacks=[peak], use_distributed_sampler=False,
     )  # fmt: skip
     module = EntropyDiffusionPolicy(29, 8, hidden_dims=[32, 32], num_critics=2, num_candidates=1)
+    module.set_scales(-1.0, 1.0)
     torch.manual_seed(0)
     start = time.perf_counter()
     trainer.fit(module, TransitionLoader(table, 256, steps, seed=0))

@@ -4,7 +4,7 @@ import atexit
 import os
 import signal
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import lightning as L
 import torch
@@ -25,9 +25,9 @@ class LastCheckpoint(Checkpoint):
     """Keeps ``last.ckpt``, the newest state of the run; also saved when the run ends or is asked to stop.
 
     A state is saved after its evaluation, if one is due at that step: a run that goes on from the file neither misses nor
-    repeats one. Ctrl-C and SIGTERM wait for the end of the gradient step, and of the evaluation under way, save and stop; a
-    second Ctrl-C stops at once, without saving. After any error the checkpoint of the last period stays: what the error left
-    behind is not worth keeping.
+    repeats one. Ctrl-C and SIGTERM wait for the end of the gradient step, save and stop; an evaluation under way is given up,
+    and the run that goes on begins with it. A second Ctrl-C stops at once, without saving. After any error the checkpoint of
+    the last period stays: what the error left behind is not worth keeping.
 
     Args:
         every_n_steps: Gradient steps between saves.
@@ -37,21 +37,27 @@ class LastCheckpoint(Checkpoint):
         if every_n_steps < 1:
             raise UserError(f"last_checkpoint.every_n_steps must be at least 1; got {every_n_steps}")
         self.every_n_steps = every_n_steps
-        self._signals = StopSignals()
+        self.signals = StopSignals()
         self._saved_step = -1
         self._soon = False
+        self._error: BaseException | None = None
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Take over Ctrl-C and SIGTERM; one that came earlier counts."""
         self._saved_step = trainer.global_step
-        self._signals.install()
+        self.signals.install()
         if trainer.received_sigterm:
-            self._signals.received = signal.SIGTERM
+            self.signals.received = signal.SIGTERM
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *args: Any) -> None:
         """Save and stop if it is time, unless this step's evaluation comes first."""
         if not _evaluation_follows(trainer):
             self._after_step(trainer)
+
+    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Close the evaluation that an earlier run gave up, in Lightning's count: it is repeated from its start."""
+        if trainer.state.fn == "fit":
+            trainer.fit_loop.epoch_loop.val_loop.batch_progress.total.reset_on_restart()
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Save and stop if it is time."""
@@ -62,6 +68,8 @@ class LastCheckpoint(Checkpoint):
         """Save the end of a run that ended by something else than its number of steps."""
         if self._soon or self._saved_step != trainer.global_step:
             self._save(trainer, checkpoint_folder(trainer) / "last.ckpt")
+        if self._error is not None:
+            raise self._error
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         """Compare the ranks, and bring what was logged so far to the disk: a resumed run logs from this state on."""
@@ -74,9 +82,28 @@ class LastCheckpoint(Checkpoint):
         """Save at the end of the next gradient step: something happened that a resumed run should know."""
         self._soon = True
 
+    def end_with(self, error: BaseException) -> None:
+        """Save at the end of this gradient step, or of its evaluation, and end the run with an exception."""
+        self._soon, self._error = True, error
+
+    def stop_in_evaluation(self, trainer: L.Trainer, number: int) -> None:
+        """Save and stop inside an evaluation that was given up because of a signal; all ranks call this together.
+
+        Lightning goes on from such a file with the evaluation, because its count of validation batches says that one is open.
+
+        Raises:
+            KeyboardInterrupt: After SIGINT.
+            SIGTERMException: After SIGTERM.
+        """
+        self.signals.shield()
+        progress: Any = trainer.fit_loop.epoch_loop.val_loop.batch_progress
+        for count in (progress.total, progress.current):
+            count.processed, count.completed = count.processed - 1, count.completed - 1
+        self._save_and_stop(trainer, number)
+
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Give the signals back."""
-        self._signals.restore()
+        self.signals.restore()
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
         """See to it that the ranks rank 0 started end with it: one that waits in a collective would wait for ever.
@@ -90,14 +117,17 @@ class LastCheckpoint(Checkpoint):
         step = trainer.global_step
         stop = self._agreed_signal(trainer)
         if stop:
-            self._signals.shield()
-        elif not (self._soon or step % self.every_n_steps == 0 or step == trainer.max_steps):
-            return
+            self.signals.shield()
+            self._save_and_stop(trainer, stop)
+        if self._soon or step % self.every_n_steps == 0 or step == trainer.max_steps:
+            self._save(trainer, checkpoint_folder(trainer) / "last.ckpt")
+        if self._error is not None:
+            raise self._error
+
+    def _save_and_stop(self, trainer: L.Trainer, stop: int) -> NoReturn:
         path = checkpoint_folder(trainer) / "last.ckpt"
         self._save(trainer, path)
-        if not stop:
-            return
-        rank_zero_info(f"stopped after step {step}, saved {path}; continue with --ckpt_path last")
+        rank_zero_info(f"stopped after step {trainer.global_step}, saved {path}; continue with --ckpt_path last")
         if stop == signal.SIGINT:
             raise KeyboardInterrupt
         # Lightning would end the whole run at once if it saw another rank's status.
@@ -106,10 +136,10 @@ class LastCheckpoint(Checkpoint):
     def _agreed_signal(self, trainer: L.Trainer) -> int:
         """Return the signal on which all ranks stop after this step, 0 to go on."""
         if trainer.world_size == 1:
-            return self._signals.received
+            return self.signals.received
         if trainer.global_step % STEPS_BETWEEN_AGREEMENTS:
             return 0
-        return int(largest_over_ranks(self._signals.received, trainer.strategy.root_device))
+        return int(largest_over_ranks(self.signals.received, trainer.strategy.root_device))
 
     def _save(self, trainer: L.Trainer, path: Path) -> None:
         if trainer.fast_dev_run:  # type: ignore[attr-defined]
@@ -175,13 +205,26 @@ class BestCheckpoint(ModelCheckpoint):
 
     def offer(self, path: Path, score: float) -> None:
         """Take a checkpoint file over as the best one, if its score is."""
+        best = self._take(score)
+        if best is not None:
+            path.replace(best)
+
+    def judge(self, trainer: L.Trainer, score: float) -> None:
+        """Save the present state as the best one, if its score is; all ranks call this together."""
+        best = self._take(score)
+        self.current_score = torch.tensor(score)
+        if best is not None:
+            trainer.save_checkpoint(best, weights_only=False)
+
+    def _take(self, score: float) -> Path | None:
+        """Note a score and return where its state belongs, if it is the best so far."""
         if self.best_model_score is not None and score <= float(self.best_model_score):
-            return
+            return None
         best = Path(str(self.dirpath)) / "best.ckpt"
-        path.replace(best)
         self.best_model_path = self.kth_best_model_path = str(best)
         self.best_model_score = self.current_score = self.kth_value = torch.tensor(score)
         self.best_k_models = {str(best): self.best_model_score}
+        return best
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take the best score over, also into a folder that was moved; a run that branches off another begins without one."""

@@ -2,28 +2,25 @@
 
 import json
 import time
-import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import lightning as L
 import torch
 from lightning.pytorch.trainer.states import TrainerFn
-from lightning.pytorch.utilities.seed import isolate_rng
 
 from edp_lightning.callbacks.checkpoints import BestCheckpoint, LastCheckpoint, checkpoint_folder
-from edp_lightning.environments.workers import Environments, LocalEnvironments, WorkerEnvironments
+from edp_lightning.callbacks.evaluation_ends import after_failure, agree, end_with, stop, stop_exception, stop_signals, watchers
 from edp_lightning.errors import UserError
 from edp_lightning.evaluation.background import BackgroundRollout
+from edp_lightning.evaluation.foreground import ForegroundRollout
 from edp_lightning.evaluation.metrics import evaluation_scores
 from edp_lightning.evaluation.results import checkpoint_facts, result_record
-from edp_lightning.evaluation.rollout import EpisodeResult, rollout
+from edp_lightning.evaluation.rollout import EpisodeResult
 from edp_lightning.runs.checkpoint_io import read_checkpoint
-from edp_lightning.runs.ranks import gather_objects, largest_over_ranks
-
-WORTH_WORKERS = 20_000
-"""Environment steps of an evaluation, at most, from which on processes for environments are worth their start."""
+from edp_lightning.runs.ranks import gather_objects
+from edp_lightning.runs.stop_signals import StopRequested
 
 Listener = Callable[[L.Trainer, L.LightningModule, list[EpisodeResult], int], dict[str, float]]
 """Called on every rank, after each evaluation that succeeded, with the policy that played, the episodes of this rank and the
@@ -44,6 +41,9 @@ class EnvironmentEvaluation(L.Callback):
     that file when they are known, and it becomes ``best.ckpt`` if they are the best. There is one at a time: if the next is due
     earlier, training waits. One that is interrupted is started again by the resumed run. The last step of a run is evaluated
     in the foreground.
+
+    Ctrl-C and SIGTERM end an evaluation at once; the run that goes on repeats it. An evaluation that fails costs its scores,
+    the third in a row ends the run.
 
     Other callbacks that want the episodes themselves append to ``listeners``, and set ``record`` if they need the steps.
 
@@ -78,20 +78,26 @@ class EnvironmentEvaluation(L.Callback):
         if num_workers is not None and num_workers < 0:
             raise UserError(f"evaluation.num_workers must be at least 0; got {num_workers}")
         self.num_envs = num_envs
-        self.num_workers = num_workers
         self.seed = seed
         self.background = background
         self.record = False
         self.listeners: list[Listener] = []
-        self._envs: Environments | None = None
+        self._foreground = ForegroundRollout(num_envs, num_workers)
         self._playing: _Playing | None = None
         self._postponed = False
+        self._failures = 0  # in a row
+        self._owed = False  # one was given up because of a signal
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Refuse a background evaluation beside several ranks."""
+        """Refuse a background evaluation beside several ranks, and beside callbacks that need its scores at once."""
         if self.background and trainer.world_size > 1:
             raise UserError(
                 "evaluation.background is for one device: with several, ranks share out the episodes; set it to false"
+            )
+        for callback in watchers(trainer) if self.background and stage == "fit" else []:
+            raise UserError(
+                f"{type(callback).__name__} watches {callback.monitor} at every evaluation, which one in the background knows "
+                "only later: set evaluation.background to false"
             )
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -114,7 +120,11 @@ class EnvironmentEvaluation(L.Callback):
         """Evaluate and log; skipped in Lightning's sanity check."""
         if trainer.sanity_checking or trainer.datamodule.environment is None:  # type: ignore[attr-defined]
             return
+        self._owed = False
         if self._playing is not None:
+            stopped = self._wait(trainer)
+            if stopped:
+                self._stop(trainer, stopped)
             self._finish(trainer, pl_module)
         fitting = trainer.state.fn == TrainerFn.FITTING and not trainer.fast_dev_run  # type: ignore[attr-defined]
         self._postponed = self.background and fitting and trainer.global_step != trainer.max_steps
@@ -132,8 +142,38 @@ class EnvironmentEvaluation(L.Callback):
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Wait for the background evaluation of a run whose last step has none."""
-        if self._playing is not None:
+        if self._playing is None:
+            return
+        stopped = self._wait(trainer)
+        if stopped:
+            self._abandon()
+            end_with(trainer, stop_exception(stopped))
+        else:
             self._finish(trainer, None)
+
+    def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Make up for evaluations that were given up when no step was left to train."""
+        path = _pending(trainer)
+        left = self.background and path.exists()
+        if trainer.datamodule.environment is None or not (left or self._owed):  # type: ignore[attr-defined]
+            return
+        if left:
+            self._start(trainer, int(read_checkpoint(path)["global_step"]))
+            self._finish(trainer, None)
+        if self._owed:
+            pl_module.to(trainer.strategy.root_device).eval()
+            _, scores = self._evaluate(trainer, pl_module, self.num_episodes, over=True)
+            for callback in _best_checkpoints(trainer) if scores else []:
+                callback.judge(trainer, scores["score"])
+        trainer.save_checkpoint(checkpoint_folder(trainer) / "last.ckpt", weights_only=False)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return whether an evaluation of this state was given up."""
+        return {"owed": self._owed}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Know of an evaluation that was given up."""
+        self._owed = bool(state_dict["owed"])
 
     def on_test_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Evaluate, log, and write ``test_<checkpoint>.json`` with every episode into the run's folder."""
@@ -154,42 +194,67 @@ class EnvironmentEvaluation(L.Callback):
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Close the environments."""
-        self._close()
+        self._foreground.close()
         self._abandon()
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
-        """Leave a background evaluation to the resumed run."""
+        """Leave a background evaluation to the resumed run, and wait for no environment."""
+        self._foreground.close(patience=0.1)
         self._abandon()
 
     def _evaluate(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, num_episodes: int
+        self, trainer: L.Trainer, pl_module: L.LightningModule, num_episodes: int, over: bool = False
     ) -> tuple[list[EpisodeResult], dict[str, float]]:
+        """Play, log and return episodes and scores; nothing if that failed during ``fit``.
+
+        Args:
+            trainer: The trainer.
+            pl_module: The policy.
+            num_episodes: Episodes.
+            over: Training is over, so that Lightning takes no more numbers.
+        """
         environment = trainer.datamodule.environment  # type: ignore[attr-defined]
         seeds = list(range(self.seed, self.seed + num_episodes))
         mine = seeds[trainer.global_rank :: trainer.world_size]
         start = time.perf_counter()
-        failure: Exception | None = None
-        results: list[EpisodeResult] = []
-        try:
-            with isolate_rng():
-                if mine:
-                    envs = self._environments(environment, len(mine))
-                    results = rollout(envs, pl_module.act, mine, record=self.record)  # type: ignore[arg-type]
-        except Exception as error:  # an environment may raise anything
-            failure, results = error, []
+        with stop_signals(trainer) as signals:
+            outcome = self._foreground.play(environment, pl_module.act, mine, self.record, signals)  # type: ignore[arg-type]
         seconds = time.perf_counter() - start
-        if largest_over_ranks(failure is not None, pl_module.device):
-            self._close()
+        agree(trainer, outcome, pl_module.device)
+        if outcome.stopped:
+            self._stop(trainer, outcome.stopped)
+        module = None if over else pl_module
+        if outcome.failure is not None:
+            self._foreground.close(patience=0.1)
             if trainer.state.fn != TrainerFn.FITTING:
-                raise failure or RuntimeError("the evaluation failed on another rank")
-            self._report_failure(trainer, pl_module, trainer.global_step, failure)
+                raise outcome.failure
+            self._report_failure(trainer, module, trainer.global_step, outcome.failure)
             return [], {}
+        self._failures, self._owed = 0, False
+        results = outcome.results
         found = self._ask_listeners(trainer, pl_module, results, trainer.global_step)
         results = _gather(results)
         scores = evaluation_scores(pl_module.device, environment, results, results[trainer.global_rank :: trainer.world_size])
         named = {f"evaluation/{name}": value for name, value in scores.items()}
-        self._report(trainer, pl_module, named | {"speed/evaluation_seconds": seconds} | found, trainer.global_step)
+        self._report(trainer, module, named | {"speed/evaluation_seconds": seconds} | found, trainer.global_step)
         return results, scores
+
+    def _stop(self, trainer: L.Trainer, number: int) -> NoReturn:
+        """Stop because of a signal; the run that goes on from what is saved begins with this evaluation."""
+        self._foreground.close(patience=0.1)
+        self._owed = True
+        stop(trainer, number)
+
+    def _wait(self, trainer: L.Trainer) -> int:
+        """Wait for the background evaluation, or for a signal: return that, or 0."""
+        assert self._playing is not None
+        with stop_signals(trainer) as signals:
+            try:
+                with signals.interrupting():
+                    self._playing.rollout.wait()
+            except StopRequested:
+                return signals.received
+        return 0
 
     def _start(self, trainer: L.Trainer, step: int) -> None:
         """Start playing from the pending file, of a policy of ``step`` gradient steps."""
@@ -207,9 +272,10 @@ class EnvironmentEvaluation(L.Callback):
         try:
             results = playing.rollout.results()
         except RuntimeError as error:
-            self._report_failure(trainer, pl_module, playing.step, error)
             path.unlink(missing_ok=True)
+            self._report_failure(trainer, pl_module, playing.step, error)
             return
+        self._failures = 0
         seconds = time.perf_counter() - playing.started
         found = {}
         if self.listeners:
@@ -235,36 +301,10 @@ class EnvironmentEvaluation(L.Callback):
     ) -> dict[str, float]:
         return {name: value for ask in self.listeners for name, value in ask(trainer, policy, results, step).items()}
 
-    def _report_failure(
-        self, trainer: L.Trainer, module: L.LightningModule | None, step: int, failure: Exception | None
-    ) -> None:
+    def _report_failure(self, trainer: L.Trainer, module: L.LightningModule | None, step: int, failure: Exception) -> None:
+        self._failures += 1
         self._report(trainer, module, {"evaluation/failed": 1.0}, step)
-        warnings.warn(f"evaluation at step {step} failed, training goes on: {failure!r}", stacklevel=2)
-
-    def _environments(self, environment: Any, num_episodes: int) -> Environments:
-        """Return enough environments; those of an earlier evaluation if there were enough."""
-        count = min(self.num_envs, num_episodes)
-        if self._envs is None or len(self._envs) < count:
-            self._close()
-            workers = min(self._workers(environment, num_episodes), count)
-            if workers > 0:
-                self._envs = WorkerEnvironments(environment.make, count, workers)
-            else:
-                self._envs = LocalEnvironments([environment.make() for _ in range(count)])
-        return self._envs
-
-    def _workers(self, environment: Any, num_episodes: int) -> int:
-        """Return the number of processes for environments; torch's threads are the share of the machine the run was given."""
-        if self.num_workers is not None:
-            return self.num_workers
-        steps = num_episodes * (environment.max_episode_steps or WORTH_WORKERS)
-        threads = torch.get_num_threads()
-        return threads if threads > 1 and steps >= WORTH_WORKERS else 0
-
-    def _close(self) -> None:
-        if self._envs is not None:
-            self._envs.close()
-        self._envs = None
+        after_failure(trainer, step, failure, self._failures)
 
     def _report(self, trainer: L.Trainer, module: L.LightningModule | None, values: dict[str, float], step: int) -> None:
         """Make values known to other callbacks, where Lightning allows it, and log them at the gradient step they belong to."""

@@ -29,3 +29,9 @@ def did_you_mean(word: str, choices: Iterable[str]) -> str:
     """Return ``"; did you mean CHOICE?"`` for the nearest choice, and an empty string if nothing is near."""
     choice = nearest(word, choices)
     return f"; did you mean {choice}?" if choice else ""
+
+
+def first_line(error: BaseException) -> str:
+    """Return the kind of an error and the first line of its message."""
+    line = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
+    return f"{type(error).__name__}: {line}" if line else type(error).__name__

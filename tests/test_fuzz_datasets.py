@@ -131,19 +131,57 @@ OPTIONS = st.fixed_dictionaries(
         "reward_scale": st.just(4.0),
         "normalize_observations": st.sampled_from(["none", "standard", "scalar"]),
         "action_clip_eps": st.sampled_from([0.0, 1e-3]),
+        "action_low": st.sampled_from([None, None, -2.0, [-0.5], "data"]),
+        "action_high": st.sampled_from([None, None, 2.0, [0.5, 0.5], "data"]),
         "cache": st.booleans(),
     }
 ).map(lambda options: {**options, "action_chunk": min(options["action_chunk"], options["n_step"])})
 
 
-def write(folder: Path, changes: list[tuple[Any, ...]], metadata: Any, cut: float, honest: bool) -> None:
+SPACES: dict[str, Any] = {
+    "none": None,
+    "fits": {"type": "Box", "dtype": "float64", "shape": [2], "low": [-9.0, -9.0], "high": [9.0, 9.0]},
+    "column": {"type": "Box", "dtype": "float64", "shape": [2, 1], "low": [[-9.0], [-9.0]], "high": [[9.0], [9.0]]},
+    "image": {"type": "Box", "dtype": "uint8", "shape": [32, 32], "low": [[0] * 32] * 32, "high": [[255] * 32] * 32},
+    "category": {"type": "Discrete", "dtype": "int64", "start": 0, "n": 3},
+}
+SPACES["dict"] = {"type": "Dict", "subspaces": {"a": SPACES["fits"]}}
+SPACES["tuple"] = {"type": "Tuple", "subspaces": [SPACES["fits"]]}
+"""Observation spaces that a set may declare; those of ``BRANCHES`` are stored as groups."""
+
+BRANCHES = {"dict": "a", "tuple": "_index_0"}
+BOXES = {
+    "unit": ("float32", [-1.0], [1.0]),
+    "wide": ("float64", [-3.0], [5.0]),
+    "narrow": ("float32", [-0.25], [0.25]),
+    "whole": ("int64", [-2], [2]),
+    "free": ("float32", [-math.inf], [math.inf]),
+    "half": ("float32", [-1.0], [math.inf]),
+    "empty": ("float32", [1.0], [1.0]),
+}
+DECLARED = st.tuples(
+    st.sampled_from(["none", "none", "fits", "fits", *SPACES]), st.sampled_from(["unit", "unit", "unit", "unit", *BOXES])
+)
+"""Names of an observation space and of an action box."""
+
+
+def stored_observations(group: Any) -> Any:
+    node = group["observations"]
+    return node if isinstance(node, h5py.Dataset) else node[next(iter(node))]
+
+
+def write(
+    folder: Path, changes: list[tuple[Any, ...]], metadata: Any, cut: float, honest: bool, declared: tuple[str, str]
+) -> None:
     """Put a set of three episodes of 4, 3 and 5 steps into a folder and spoil it."""
+    space, action_box = declared
     rng = np.random.default_rng(0)
     path = folder / "main_data.hdf5"
     with h5py.File(path, "w") as file:
         for number, steps in enumerate((4, 3, 5)):
             group = file.create_group(f"episode_{number}")
-            group["observations"] = 100.0 * number + np.arange(2.0 * (steps + 1)).reshape(steps + 1, 2)
+            place = f"observations/{BRANCHES[space]}" if space in BRANCHES else "observations"
+            group[place] = 100.0 * number + np.arange(2.0 * (steps + 1)).reshape(steps + 1, 2)
             group["actions"] = rng.uniform(-1, 1, (steps, 1)).astype(np.float32)
             group["rewards"] = rng.normal(size=steps)
             group["terminations"] = np.arange(steps) == (steps - 1 if number == 1 else -1)
@@ -156,7 +194,7 @@ def write(folder: Path, changes: list[tuple[Any, ...]], metadata: Any, cut: floa
     if cut < 1:
         content = path.read_bytes()
         path.write_bytes(content[: int(cut * len(content))])
-    box = {"type": "Box", "dtype": "float32", "shape": [1], "low": [-1.0], "high": [1.0]}
+    box = dict(zip(("dtype", "low", "high"), BOXES[action_box], strict=True)) | {"type": "Box", "shape": [1]}
     facts: Any = {
         "dataset_id": "tests/fuzz-v0",
         "action_space": json.dumps(box),
@@ -164,6 +202,8 @@ def write(folder: Path, changes: list[tuple[Any, ...]], metadata: Any, cut: floa
         "total_episodes": count if honest else 3,
         "author": ["somebody"],
     }
+    if SPACES[space] is not None:
+        facts["observation_space"] = json.dumps(SPACES[space])
     if isinstance(metadata, tuple):
         facts[metadata[0]] = metadata[1]
     elif metadata == "absent":
@@ -173,11 +213,27 @@ def write(folder: Path, changes: list[tuple[Any, ...]], metadata: Any, cut: floa
     (folder / "metadata.json").write_text("{" if metadata == "not json" else json.dumps(facts))
 
 
-def independent_table(path: Path, options: dict[str, Any]) -> list[list[np.ndarray]]:
+def independent_bounds(action_box: str, options: dict[str, Any], actions: list[float]) -> tuple[float, float]:
+    margin = 0.05 * (max(actions) - min(actions))
+    bounds = []
+    for side, stored, reached in (
+        ("low", BOXES[action_box][1], min(actions) - margin),
+        ("high", BOXES[action_box][2], max(actions) + margin),
+    ):
+        wanted = options[f"action_{side}"]
+        bounds.append(reached if wanted == "data" else float(np.ravel(stored if wanted is None else wanted)[0]))
+    return bounds[0], bounds[1]
+
+
+def independent_table(path: Path, options: dict[str, Any], action_box: str) -> list[list[np.ndarray]]:
     """Compute the rows one at a time, in float64, straight from the file."""
     with h5py.File(path / "main_data.hdf5", "r") as file:
         names = [name for name in file if name.startswith("episode_")]
-        stored = [{key: file[name][key][()] for key in KEYS} for name in sorted(names, key=lambda name: int(name[8:]))]
+        names.sort(key=lambda name: int(name[8:]))
+        stored = [{key: file[name][key][()] for key in KEYS[1:]} for name in names]
+        for raw, name in zip(stored, names, strict=True):
+            raw["observations"] = stored_observations(file[name])[()]
+    low, high = independent_bounds(action_box, options, [float(a) for raw in stored for a in np.ravel(raw["actions"])])
     episodes = []
     for raw in stored:
         reward = [float(np.float32(r)) for r in raw["rewards"].reshape(-1)]
@@ -188,7 +244,7 @@ def independent_table(path: Path, options: dict[str, Any]) -> list[list[np.ndarr
         if options["terminals"] == "first_success" and any(ends):
             steps = ends.index(True) + 1
         observation = [np.asarray(o, dtype=np.float32).reshape(-1) for o in raw["observations"]]
-        action = [np.asarray(a, dtype=np.float64).reshape(-1) for a in raw["actions"]]
+        action = [2 * (np.asarray(a, dtype=np.float64).reshape(-1) - low) / (high - low) - 1 for a in raw["actions"]]
         episodes.append((observation, action, reward[:steps], ends[:steps]))
     every = [r for _, _, reward, _ in episodes for r in reward]
     mean, low = sum(every) / len(every), min(every)
@@ -219,11 +275,13 @@ def independent_table(path: Path, options: dict[str, Any]) -> list[list[np.ndarr
     return rows
 
 
-def check_dataset(root: Path, changes: Any, metadata: Any, cut: float, honest: bool, options: dict[str, Any]) -> bool:
+def check_dataset(
+    root: Path, changes: Any, metadata: Any, cut: float, honest: bool, declared: tuple[str, str], options: dict[str, Any]
+) -> bool:
     """Read a spoilt set; return whether there was a table to compare."""
     folder = root / "tests" / "fuzz-v0" / "data"
     folder.mkdir(parents=True, exist_ok=True)
-    write(folder, changes, metadata, cut, honest)
+    write(folder, changes, metadata, cut, honest, declared)
     module = OfflineDataModule("tests/fuzz-v0", **options)
     refusal = None
     try:
@@ -232,10 +290,13 @@ def check_dataset(root: Path, changes: Any, metadata: Any, cut: float, honest: b
     except UserError as error:
         refusal = str(error).strip()
     if refusal is not None:
-        assert "fuzz-v0" in refusal or "reward_transform" in refusal or "action_chunk" in refusal
+        assert any(
+            part in refusal for part in ("fuzz-v0", "reward_transform", "action_chunk", "data.action_high has 2 numbers")
+        )
         assert "\n" not in refusal, "more than one message"
         return False
-    expected = independent_table(folder, options)
+    assert declared[0] not in ("image", "category"), "two numbers in a row do not fit these"
+    expected = independent_table(folder, options, declared[1])
     assert len(module.transitions.reward) == len(expected)
     for column, name in enumerate(module.transitions._fields):
         found = getattr(module.transitions, name).double().numpy().reshape(len(expected), -1)
@@ -249,14 +310,15 @@ CASE = (
     METADATA,
     st.one_of(st.just(1.0), st.just(1.0), st.floats(0, 0.999)),
     st.booleans(),
+    DECLARED,
     OPTIONS,
 )
 
 
 @settings(max_examples=60, derandomize=True, **FUZZ_SETTINGS)
 @given(*CASE)
-def test_a_spoilt_set_gives_one_error_or_the_right_table(minari_root, changes, metadata, cut, honest, options):
-    check_dataset(minari_root, changes, metadata, cut, honest, options)
+def test_a_spoilt_set_gives_one_error_or_the_right_table(minari_root, changes, metadata, cut, honest, declared, options):
+    check_dataset(minari_root, changes, metadata, cut, honest, declared, options)
 
 
 @pytest.mark.slow
@@ -265,8 +327,8 @@ def test_two_thousand_spoilt_sets(minari_root):
 
     @settings(max_examples=2500, **FUZZ_SETTINGS)
     @given(*CASE)
-    def fuzz(changes, metadata, cut, honest, options):
-        outcomes.append(check_dataset(minari_root, changes, metadata, cut, honest, options))
+    def fuzz(changes, metadata, cut, honest, declared, options):
+        outcomes.append(check_dataset(minari_root, changes, metadata, cut, honest, declared, options))
 
     fuzz()
     print(f"{len(outcomes)} sets: {sum(outcomes)} correct tables, {len(outcomes) - sum(outcomes)} errors")

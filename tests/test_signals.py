@@ -142,7 +142,7 @@ def test_the_second_ctrl_c_stops_at_once_and_spoils_nothing(toy_set, command, mo
     assert_continues(folder, command, 5)
 
 
-def test_ctrl_c_during_an_evaluation_waits_for_it(toy_set, command, monkeypatch, tmp_path):
+def test_ctrl_c_before_an_evaluation_leaves_it_to_the_resumed_run(toy_set, command, monkeypatch, tmp_path):
     on_validation_start = NumericsGuard.on_validation_start
 
     def press(self, trainer, pl_module):

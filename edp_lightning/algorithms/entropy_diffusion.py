@@ -147,8 +147,14 @@ class EntropyDiffusionPolicy(OfflineAlgorithm):
         """Return the actor that the critics' targets sample from."""
         return (Follower(self.ema_actor, self.actor),)
 
+    def forget_units(self) -> None:
+        """Forget how far predictions of actions are off: it was measured in units of actions that no longer hold."""
+        if self.actor.prediction_error is not None:
+            self.actor.prediction_error.sums.zero_()
+
     def on_fit_start(self) -> None:
         """Prepare the noise source and, if wanted, the compiled losses."""
+        super().on_fit_start()
         steps = self.actor.sde.num_steps
         sizes = steps, self.action_dim, self.num_backup_actions, entropy_draws(self.entropy, steps)
         self._noise = NoiseSource(self.seed, *sizes, self.device, self.hparams["entropy_states"], self.actor.num_draws)

@@ -11,6 +11,7 @@ from torch import Tensor
 from edp_lightning.acceleration.compilation import compile_or_eager, start_step
 from edp_lightning.acceleration.native.perceptrons import FusedPerceptrons, fused_perceptrons
 from edp_lightning.acceleration.precision import HiddenPrecision, hidden_dtype
+from edp_lightning.algorithms.agreement import agree_on_scales, check_shared_options, refuse_unknown_scales, scales_of
 from edp_lightning.algorithms.inspection import Critics, Follower, StepReport, TunableEntropy
 from edp_lightning.algorithms.noise import RowNoise
 from edp_lightning.algorithms.optimization import Learner, apply_gradients, loss_gradients, set_learning_rate
@@ -80,6 +81,7 @@ class OfflineAlgorithm(L.LightningModule, ABC):
         self._optimizers_now: dict[str, Any] = {}
         self._watched: dict[str, Tensor] = {}
         self._norms: dict[str, Tensor] = {}
+        self._scales_known = False
 
     @abstractmethod
     def build(self, observation_dim: int, action_dim: int) -> None:
@@ -152,10 +154,51 @@ class OfflineAlgorithm(L.LightningModule, ABC):
         self.hidden_dtype = hidden_dtype(self.hparams["hidden_precision"], self.root_device)
         self.normalizer = ObservationNormalizer(self.observation_dim)
         self.action_scaler = ActionScaler(self.action_dim)
-        if data is not None:
-            self.normalizer.set(data.observation_mean.to(self.device), data.observation_std.to(self.device))
-            self.action_scaler.set(data.action_low.to(self.device), data.action_high.to(self.device))
+        scales = scales_of(data)
+        if scales is not None:
+            self.set_scales(*scales)
         self.build(self.observation_dim, self.action_dim)
+
+    def set_scales(
+        self,
+        action_low: Tensor | Sequence[float] | float,
+        action_high: Tensor | Sequence[float] | float,
+        observation_mean: Tensor | Sequence[float] | float = 0.0,
+        observation_std: Tensor | Sequence[float] | float = 1.0,
+    ) -> None:
+        """Say in which units actions and observations are, for training from a loader of one's own.
+
+        A data module says it itself. Each is a number, or one per entry.
+
+        Args:
+            action_low: Lower bounds of the actions, which are -1 in batches.
+            action_high: Upper bounds of the actions, which are 1 in batches.
+            observation_mean: Subtracted from observations.
+            observation_std: Divides observations then.
+        """
+        if not hasattr(self, "normalizer"):
+            self.configure_model()
+        values = (action_low, action_high, observation_mean, observation_std)
+        low, high, mean, std = (torch.as_tensor(value, dtype=torch.float32).to(self.device) for value in values)
+        self.action_scaler.set(low, high)
+        self.normalizer.set(mean, std)
+        self._scales_known = True
+
+    def on_fit_start(self) -> None:
+        """Refuse data that speak in other units, or of another discount or seed, than this module."""
+        data: Any = getattr(self.trainer, "datamodule", None)
+        scales = scales_of(data)
+        if scales is None:
+            refuse_unknown_scales(self._scales_known)
+            return
+        check_shared_options(self.hparams, data.hparams)
+        take = data.hparams.get("scales") == "dataset"
+        if agree_on_scales(self.action_scaler, self.normalizer, scales, data.dataset, take):
+            self.forget_units()
+        self._scales_known = True
+
+    def forget_units(self) -> None:
+        """Forget what was measured in units of actions that no longer hold; the networks learn the new ones."""
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
         """Return one optimizer per learner; Lightning counts the steps of the first."""
@@ -274,6 +317,7 @@ class OfflineAlgorithm(L.LightningModule, ABC):
         if theirs not in ("", type(self).__name__):
             raise UserError(f"the checkpoint is one of {theirs}, not of {type(self).__name__}: use its config, or another file")
         check_checkpoint(checkpoint.get("hyper_parameters", {}), self.hparams, self.sizes)
+        self._scales_known = True
 
 
 def _as_list(value: Any) -> list[Any]:

@@ -7,7 +7,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from edp_lightning.collect.recorder import RecordedEpisode
 from edp_lightning.collect.tasks import task_of
 from edp_lightning.collect.workers import episodes
-from edp_lightning.collect.writer import refuse_existing, write_dataset
+from edp_lightning.collect.writer import check_target, write_dataset
 from edp_lightning.errors import UserError
 
 
@@ -47,7 +47,7 @@ def collect(
         raise UserError(
             f"collect needs steps >= 1, workers >= 1, seed >= 0 and noise >= 0; got {total}, {workers}, {seed}, {spread}"
         )
-    refuse_existing(dataset_id)
+    check_target(dataset_id)
     collected: list[RecordedEpisode] = []
     remaining = total
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())

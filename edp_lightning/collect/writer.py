@@ -12,23 +12,32 @@ from gymnasium.envs.registration import EnvSpec
 from minari import create_dataset_from_buffers
 from minari.data_collector import EpisodeBuffer
 from minari.namespace import create_namespace, list_local_namespaces
-from minari.storage import get_dataset_path
 
 from edp_lightning import __version__
+from edp_lightning.collect.dataset_folder import dataset_folder
 from edp_lightning.collect.recorder import RecordedEpisode
 from edp_lightning.environments.quiet import quiet_gymnasium
 from edp_lightning.errors import UserError
 
 
-def refuse_existing(dataset_id: str) -> None:
-    """Raise if a set of this id is on disk: sets are never overwritten.
+def check_target(dataset_id: str) -> None:
+    """Raise if a set of this id cannot be written: sets are never overwritten, and nobody wants to hear it after collecting.
 
     Raises:
         UserError: Naming the folder.
     """
-    path = get_dataset_path(dataset_id)
+    path = dataset_folder(dataset_id)
     if path.exists():
         raise UserError(f"dataset {dataset_id} exists already in {path}: delete that folder or choose another --output")
+    root = dataset_folder()
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=root):
+            pass
+    except OSError as error:
+        raise UserError(
+            f"dataset {dataset_id} cannot be written to {root} ({error}): MINARI_DATASETS_PATH chooses another folder"
+        ) from error
 
 
 def write_dataset(
@@ -83,9 +92,8 @@ def complete_or_absent(dataset_id: str) -> Iterator[Path]:
     Raises:
         UserError: If the id is taken or the folder cannot be written.
     """
-    refuse_existing(dataset_id)
-    root = get_dataset_path("")
-    target = Path(get_dataset_path(dataset_id))
+    check_target(dataset_id)
+    root, target = dataset_folder(), dataset_folder(dataset_id)
     try:
         root.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".collecting-", dir=root) as hidden:
@@ -96,7 +104,10 @@ def complete_or_absent(dataset_id: str) -> Iterator[Path]:
                 create_namespace(namespace)
             os.replace(Path(hidden) / dataset_id, target)
     except OSError as error:
-        raise UserError(f"dataset {dataset_id} could not be written to {root} ({error}): nothing was left behind") from error
+        raise UserError(
+            f"dataset {dataset_id} could not be written to {root} ({error}): nothing was left behind; "
+            "MINARI_DATASETS_PATH chooses another folder"
+        ) from error
 
 
 @contextmanager

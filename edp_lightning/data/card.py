@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from rich.console import Console
 from rich.table import Table
 
+from edp_lightning.data.columns import column_facts
 from edp_lightning.data.tables.build import Range, TableFacts
 
 
@@ -48,6 +49,7 @@ def make_card(dataset: str, origin: str, view: str, facts: TableFacts, low: floa
         low: Smallest lower bound of the action box.
         high: Largest upper bound of the action box.
     """
+    outside = (("actions outside the box, clipped to it", f"{facts.actions_outside:.2%} of steps"),)
     return DataCard(
         dataset,
         (
@@ -63,6 +65,8 @@ def make_card(dataset: str, origin: str, view: str, facts: TableFacts, low: floa
             ("reward in training", _range(facts.reward, "{:.4g}")),
             ("action box", f"{low:.4g} to {high:.4g}"),
             ("actions at a bound", f"{facts.actions_at_bound:.1%}"),
+            *(outside if facts.actions_outside else ()),
+            *column_facts(facts),
         ),
     )
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from edp_lightning.data.sources.bounds import Floats, outside
 from edp_lightning.data.sources.source import Source
 from edp_lightning.data.transitions import Episode
 
@@ -22,20 +23,24 @@ class Check:
     text: str
 
 
-def check_episodes(source: Source, episodes: Sequence[Episode], horizon: int | None) -> list[Check]:
+def check_episodes(
+    source: Source, episodes: Sequence[Episode], horizon: int | None, low: Floats | None = None, high: Floats | None = None
+) -> list[Check]:
     """Return the findings about a source.
 
     Args:
         source: Where the episodes come from; reading them has refused what cannot be used.
         episodes: The episodes as read.
         horizon: Time limit of the environment the data were collected in, if known.
+        low: Lower bounds of the actions; the source's own when not given.
+        high: Upper bounds of the actions; the source's own when not given.
     """
     steps = sum(len(e) for e in episodes)
     found = [
         Check(True, f"{len(episodes)} episodes, {steps} steps: no NaN, T + 1 observations for T steps in every one"),
         _ends(episodes),
         _jumps(episodes),
-        _actions(source, episodes),
+        _actions(episodes, source.action_low if low is None else low, source.action_high if high is None else high),
     ]
     if horizon is not None:
         longer = sum(len(e) > horizon for e in episodes)
@@ -59,11 +64,9 @@ def _jumps(episodes: Sequence[Episode]) -> Check:
     return Check(largest <= 100 * usual, text)
 
 
-def _actions(source: Source, episodes: Sequence[Episode]) -> Check:
+def _actions(episodes: Sequence[Episode], low: Floats, high: Floats) -> Check:
     actions = np.concatenate([e.action for e in episodes])
-    low, high = source.action_low, source.action_high
-    slack = 1e-3 * (high - low)
-    outside = float(((actions < low - slack) | (actions > high + slack)).any(axis=1).mean())
+    share = float(outside(actions, low, high).mean())
     still = int((actions.std(axis=0) == 0).sum())
-    text = f"{outside:.2%} of actions outside the box: they are clipped" if outside else "every action is inside the box"
-    return Check(outside == 0 and still == 0, f"{text}; {still} action components never change" if still else text)
+    text = f"{share:.2%} of actions outside the box: they are clipped" if share else "every action is inside the box"
+    return Check(share == 0 and still == 0, f"{text}; {still} action components never change" if still else text)

@@ -5,6 +5,7 @@ from typing import Any
 from edp_lightning.data.checks import check_episodes
 from edp_lightning.data.convert import write_minari
 from edp_lightning.data.datamodule import OfflineDataModule
+from edp_lightning.data.sources.bounds import ActionBound
 from edp_lightning.data.sources.opening import obtain, open_source
 from edp_lightning.environments.families import choose_view, family_of
 
@@ -15,8 +16,11 @@ def show(
     environment: str | None = None,
     environment_kwargs: dict[str, Any] | None = None,
     download: bool = False,
+    action_low: ActionBound = None,
+    action_high: ActionBound = None,
+    max_episode_steps: int | None = None,
 ) -> None:
-    """Print the card of a dataset and the checks it passed.
+    """Print the card of a dataset and the checks it passed; the last is one step in the evaluation's environment.
 
     Args:
         source: A Minari id, d4rl:NAME, d4rl:FILE.hdf5 or npz:FILE.npz.
@@ -24,20 +28,34 @@ def show(
         environment: Gymnasium id of the evaluation environment, as data.environment.
         environment_kwargs: Its arguments, as data.environment_kwargs.
         download: Allow Minari to download a missing set.
+        action_low: Lower bounds of the actions, as data.action_low.
+        action_high: Upper bounds of the actions, as data.action_high.
+        max_episode_steps: Time limit of the evaluation, as data.max_episode_steps.
 
     Raises:
-        UserError: If the dataset is missing or damaged; the message names the place and the fix.
+        UserError: If the dataset is missing or damaged, or an evaluation cannot work; the message names the place and the fix.
     """
     module = OfflineDataModule(
-        source, view=view, environment=environment, environment_kwargs=environment_kwargs, download=download
+        source,
+        view=view,
+        environment=environment,
+        environment_kwargs=environment_kwargs,
+        download=download,
+        action_low=action_low,
+        action_high=action_high,
+        max_episode_steps=max_episode_steps,
     )
     module.prepare_data()
-    module.setup("validate")
+    module.setup("predict")  # reads the set; the environment is tried last
     module.card.print()
     opened = open_source(source)
     horizon = None if opened.spec is None else opened.spec.max_episode_steps
-    for check in check_episodes(opened, list(opened.episodes(module.view)), horizon):
+    box = module.action_low.numpy(), module.action_high.numpy()
+    for check in check_episodes(opened, list(opened.episodes(module.view)), horizon, *box):
         print(f"{'ok  ' if check.passed else 'look'}  {check.text}")
+    tried = module.try_environment()
+    if tried:
+        print(f"ok    evaluation: {tried}")
 
 
 def convert(
@@ -64,7 +82,7 @@ def convert(
     obtain(source, download)
     opened = open_source(source, keep_time_limits)
     family = family_of(opened.evaluation_spec or opened.spec)
-    chosen = choose_view(opened.views or family.views, view, source)
+    chosen = choose_view(opened.views or family.views, view, source, opened.observation_space)
     path = write_minari(dataset_id, opened, list(opened.episodes(chosen)), family, chosen)
     print(f"{dataset_id}: written to {path}")
     return dataset_id

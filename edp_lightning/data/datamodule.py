@@ -1,17 +1,22 @@
 """Serves batches of transitions, and tells the model and the evaluation what the dataset is."""
 
 import os
-from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any, cast
+from collections.abc import Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import lightning as L
+import numpy as np
 import torch
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
+from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from edp_lightning.data.card import DataCard, make_card
-from edp_lightning.data.loader import TransitionLoader, mixture_probabilities
+from edp_lightning.data.columns import tell_losses
+from edp_lightning.data.loader import OneBatch, TransitionLoader, mixture_probabilities, repeated_batches
+from edp_lightning.data.sources.bounds import ActionBound, action_bounds
 from edp_lightning.data.tables.build import RowSink, TableFacts, TableRecipe, build_table
 from edp_lightning.data.tables.cache import cached_table, table_in_memory, table_key
 from edp_lightning.data.tables.normalize import ObservationNormalization, observation_statistics
@@ -26,6 +31,9 @@ if TYPE_CHECKING:  # environments and file formats are imported when a dataset i
     from edp_lightning.environments.families import ObservationView
     from edp_lightning.environments.recipe import EvaluationEnvironment
 
+NO_ENVIRONMENT = "none"
+"""Value of ``data.environment`` for training without evaluation."""
+
 
 class OfflineDataModule(L.LightningDataModule):
     """Holds a dataset as one table of transitions on the training device.
@@ -33,8 +41,10 @@ class OfflineDataModule(L.LightningDataModule):
     Args:
         dataset: Minari id of a set on this machine; ``d4rl:NAME`` or ``d4rl:/PATH/FILE.hdf5`` for D4RL's files;
             ``npz:/PATH/FILE.npz`` for plain arrays (``edp_lightning/data/sources/arrays.py`` tells their names and shapes).
-        view: Observation view; the family's default when not given. AntMaze: ``goal`` (31 numbers with the goal) or
-            ``d4rl`` (29 numbers, reward relabelled to the evaluation's fixed goal, which the policy does not see).
+        view: Observation view; the family's default when not given, and where there is no family everything, in the order of
+            the observation space. AntMaze: ``goal`` (31 numbers with the goal) or ``d4rl`` (29 numbers, reward relabelled to
+            the evaluation's fixed goal, which the policy does not see). Keys of a Dict or Tuple with commas between choose
+            parts.
         batch_size: Rows per batch and device.
         steps_per_epoch: Gradient steps per epoch; an epoch is only a unit for evaluation periods.
         terminals: ``env`` as stored, ``reward``: a positive reward is terminal, ``first_success``: and the episode is cut
@@ -45,6 +55,11 @@ class OfflineDataModule(L.LightningDataModule):
         normalize_observations: ``none``, ``standard`` (per dimension) or ``scalar`` (one mean and std); kept in the checkpoint.
         n_step: Environment steps per transition; windows end with the episode.
         discount: Discount inside n-step windows; the command line links it to ``model.discount``.
+        action_low: Lower bounds of the actions instead of the dataset's: a number, or one per component. ``data``: the smallest
+            action in the set less 5 % of the range, for sets that state no bounds.
+        action_high: Upper bounds, likewise.
+        scales: Whose scales a model that was trained before goes on with. ``checkpoint``: its own; its observation statistics
+            are kept, and a dataset with other action bounds is refused. ``dataset``: those of this set.
         action_clip_eps: Distance that scaled actions keep from -1 and 1.
         action_chunk: Actions per decision: the policy chooses so many at once, which are then executed one after the other
             (Q-chunking, arXiv 2507.07969). At most ``n_step``; ``action_dim`` is so many times as wide.
@@ -52,8 +67,11 @@ class OfflineDataModule(L.LightningDataModule):
         collect_seed: Seed of that collection.
         collect_workers: Processes of that collection; all cores when not given.
         download: Allow Minari to download a missing set.
-        environment: Gymnasium id of the evaluation environment, for sets that name none or another than wanted.
+        environment: Gymnasium id of the evaluation environment, for sets that name none or another than wanted;
+            ``package.module:Env-v0`` imports the module that registers it. ``none``: no evaluation.
         environment_kwargs: Further arguments of the evaluation environment.
+        max_episode_steps: Time limit of an evaluation episode; when not given the environment's own, and without one the
+            length of the data's longest episode.
         mixture: Further datasets of the same task, each with the probability that a row of a batch comes from it; the rest of
             the probability is left to ``dataset``. Statistics of rewards and observations are over all rows.
         keep_time_limits: Of D4RL files with ``next_observations``, keep the rows at time limits too. Off: exactly the rows of
@@ -76,6 +94,9 @@ class OfflineDataModule(L.LightningDataModule):
         normalize_observations: ObservationNormalization = "none",
         n_step: int = 1,
         discount: float = 0.99,
+        action_low: ActionBound = None,
+        action_high: ActionBound = None,
+        scales: Literal["checkpoint", "dataset"] = "checkpoint",
         action_clip_eps: float = 0.0,
         action_chunk: int = 1,
         collect_steps: int | None = None,
@@ -84,6 +105,7 @@ class OfflineDataModule(L.LightningDataModule):
         download: bool = False,
         environment: str | None = None,
         environment_kwargs: dict[str, Any] | None = None,
+        max_episode_steps: int | None = None,
         mixture: dict[str, float] | None = None,
         keep_time_limits: bool = False,
         cache: bool = True,
@@ -92,6 +114,8 @@ class OfflineDataModule(L.LightningDataModule):
         super().__init__()
         self.save_hyperparameters()
         counts = {"batch_size": batch_size, "steps_per_epoch": steps_per_epoch, "n_step": n_step, "action_chunk": action_chunk}
+        if max_episode_steps is not None:
+            counts["max_episode_steps"] = max_episode_steps
         for name, value in counts.items():
             if value < 1:
                 raise UserError(f"data.{name} must be at least 1; got {value}")
@@ -104,7 +128,7 @@ class OfflineDataModule(L.LightningDataModule):
         self._arrays: Mapping[str, Any] | None = None
         self._position = 0
         self._loader: TransitionLoader | None = None
-        self._ready = False
+        self._ready = self._tried = False
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, Any], name: str = "arrays", **options: Any) -> "OfflineDataModule":
@@ -158,34 +182,61 @@ class OfflineDataModule(L.LightningDataModule):
             obtain(name, h.download)
 
     def setup(self, stage: str) -> None:
-        """Read the set once, on every rank."""
-        if self._ready:
-            return
-        from edp_lightning.data.sources.minari import MinariSet
+        """Read the set and try its environment, once on every rank; ``predict`` needs no environment."""
+        if not self._ready:
+            self._read(stage)
+        if stage != "predict" and not self._tried:
+            self.try_environment()
+            self._tried = True
+
+    def try_environment(self) -> str:
+        """Play one step in the evaluation's environment and return what was found, in words; nothing without one.
+
+        Raises:
+            UserError: If an evaluation cannot work.
+        """
+        if self.environment is None:
+            return ""
+        from edp_lightning.environments.trial import try_out
+
+        with isolate_rng():
+            return try_out(self.environment, self.observation_dim, self.action_dim)
+
+    def _read(self, stage: str) -> None:
         from edp_lightning.data.sources.mixture import MixedSource
         from edp_lightning.environments.families import GOAL_RADIUS, choose_view, family_of
-        from edp_lightning.environments.recipe import environment_spec, evaluation_environment, reward_mismatch
+        from edp_lightning.environments.flattening import is_structured
+        from edp_lightning.environments.recipe import evaluation_environment, reward_mismatch
+        from edp_lightning.environments.specs import environment_spec
+        from edp_lightning.environments.trial import declared_observation_space
 
         h: Any = self.hparams
         source = self._open()
-        chosen = environment_spec(h.environment) if h.environment else source.evaluation_spec
+        judged = h.environment != NO_ENVIRONMENT
+        named = h.environment if judged else None
+        chosen = environment_spec(named) if named else source.evaluation_spec
         family = family_of(chosen or source.spec)
         # a chosen environment decides how it is flattened; without one, arrays that are flat already are their own view
-        views = family.views if h.environment else source.views or family.views
-        self.view = view = choose_view(views, h.view, self.dataset)
-        self.environment = evaluation_environment(
-            self.dataset, source.spec, chosen, view, source.score_reference, h.environment_kwargs, h.action_chunk
-        )
-        self.no_environment = source.no_environment
+        views = family.views if named else source.views or family.views
+        space = source.observation_space
+        if named and chosen is not None and h.view not in (None, *(view.name for view in views)):
+            space = space if is_structured(space) else declared_observation_space(chosen, h.environment_kwargs)
+        self.view = view = choose_view(views, h.view, self.dataset, space)
+        # looked at even where it is not to be judged in: the goal of relabelled rewards is that of the environment
+        options = (source.score_reference, h.environment_kwargs, h.action_chunk, h.max_episode_steps)
+        environment = evaluation_environment(self.dataset, source.spec, chosen, view, *options)
+        self.environment = environment if judged else None
+        self.no_environment = source.no_environment if judged else "data.environment is none"
         terminals = cast(Terminals, h.terminals or family.terminals)
         specs = [part.spec for part in source.sources] if isinstance(source, MixedSource) else [source.spec]
         mismatches = [reward_mismatch(spec, self.environment, terminals) for spec in specs]
         self.reward_mismatch = next(filter(None, mismatches), "")
-        low, high = source.action_low, source.action_high
+        low, high = action_bounds(source, h.action_low, h.action_high, (e.action for e in source.episodes(view)))
+        source.check_actions(low, high)
         recipe = TableRecipe(
             low=tuple(low.tolist()),
             high=tuple(high.tolist()),
-            goal=None if self.environment is None else self.environment.fixed_goal,
+            goal=None if environment is None else environment.fixed_goal,
             goal_radius=GOAL_RADIUS,
             terminals=terminals,
             reward_transform=h.reward_transform,
@@ -199,13 +250,18 @@ class OfflineDataModule(L.LightningDataModule):
         table, self.facts = self._table(source, view, recipe)
         self.reward_map = RewardMap(*self.facts.reward_map)
         self.observation_dim, self.action_dim = table.observation_dim, table.action_dim
-        if self.environment is not None and (h.environment or not isinstance(source, MinariSet)):
-            self.environment.check_widths(self.observation_dim, self.action_dim)
+        if self.environment is not None:
+            self.environment = self.environment.limited_by_data(round(self.facts.length.high))
         self.observation_mean, self.observation_std = observation_statistics(self.facts, h.normalize_observations)
         self.action_low, self.action_high = (torch.from_numpy(bound).repeat(h.action_chunk) for bound in (low, high))
         self.card = make_card(self.dataset, source.origin, view.name, self.facts, float(low.min()), float(high.max()))
-        judged = f"none: {self.no_environment}" if self.environment is None else self.environment.summary()
-        self.card = self.card.with_fact("evaluation", judged)
+        given = [f"data.{name}" for name in ("action_low", "action_high") if h[name] is not None]
+        if given:
+            self.card = self.card.with_fact("action box given by", " and ".join(given))
+        if source.whole_actions:
+            self.card = self.card.with_fact("actions", "whole numbers: an evaluation rounds, predictions are not rounded")
+        where = f"none: {self.no_environment}" if self.environment is None else self.environment.summary()
+        self.card = self.card.with_fact("evaluation", where)
         if h.action_chunk > 1:
             self.card = self.card.with_fact("actions per decision", f"{h.action_chunk}; transitions: {self.facts.rows}")
         if h.mixture:
@@ -230,6 +286,7 @@ class OfflineDataModule(L.LightningDataModule):
         self._ready = True
         if stage == "fit":
             rank_zero_only(self.card.print)()
+            tell_losses(self.dataset, self.facts)
 
     def _open(self) -> "Source":
         from edp_lightning.data.sources.arrays import array_source
@@ -242,7 +299,8 @@ class OfflineDataModule(L.LightningDataModule):
         )
         if not h.mixture:
             return first
-        return MixedSource((first, *(open_source(name, h.keep_time_limits) for name in h.mixture)))
+        own_box = h.action_low is None and h.action_high is None
+        return MixedSource((first, *(open_source(name, h.keep_time_limits) for name in h.mixture)), own_box)
 
     def _table(self, source: "Source", view: "ObservationView", recipe: TableRecipe) -> tuple[TransitionTable, TableFacts]:
         """Return the table of a source; arrays in memory have no files that a cached one could be known by."""
@@ -261,7 +319,7 @@ class OfflineDataModule(L.LightningDataModule):
         return self.table.columns
 
     def train_dataloader(self) -> TransitionLoader:
-        """Return the endless loader at the position that was reached."""
+        """Return the endless loader; in a run, gradient step k uses batch k of its stream, whatever happened before."""
         rank, world_size = (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
         h: Any = self.hparams
         if world_size > 1:
@@ -270,9 +328,16 @@ class OfflineDataModule(L.LightningDataModule):
             )
         parts = list(zip(self.facts.parts, self._probabilities, strict=True)) if h.mixture else None
         self._loader = TransitionLoader(
-            self.table, h.batch_size, h.steps_per_epoch, h.seed, self._position, rank, world_size, parts
+            self.table, h.batch_size, h.steps_per_epoch, h.seed, self._position, rank, world_size, parts, **self._served()
         )
         return self._loader
+
+    def _served(self) -> dict[str, Any]:
+        """Return where the trainer's run is in the stream, and how many batches it repeats; nothing without a trainer."""
+        trainer = self.trainer
+        if trainer is None:
+            return {}
+        return {"start": partial(getattr, trainer, "global_step"), "cycle": repeated_batches(trainer.overfit_batches)}  # type: ignore[attr-defined]
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         """Return the batch on ``device``. Training rows are there already; Lightning would look at each of their fields."""
@@ -285,11 +350,11 @@ class OfflineDataModule(L.LightningDataModule):
         assert self._loader is not None
         return self._loader.batch(step)
 
-    def val_dataloader(self) -> "OneBatch":
+    def val_dataloader(self) -> OneBatch:
         """Return a single empty batch: evaluation happens in the environment, but Lightning's hooks need a loader."""
         return OneBatch()
 
-    def test_dataloader(self) -> "OneBatch":
+    def test_dataloader(self) -> OneBatch:
         """Return a single empty batch, as for validation."""
         return OneBatch()
 
@@ -298,21 +363,17 @@ class OfflineDataModule(L.LightningDataModule):
         return DataLoader(cast(Dataset[Tensor], self.transitions.observation), batch_size=self.hparams["batch_size"])
 
     def state_dict(self) -> dict[str, Any]:
-        """Return how many batches were drawn."""
-        return {"position": self._position if self._loader is None else self._loader.position}
+        """Return how many batches were drawn, and what became of rewards."""
+        drawn = {"position": self._position if self._loader is None else self._loader.position}
+        return drawn | ({"reward_map": list(self.reward_map)} if self._ready else {})
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Continue after that many batches."""
+        """Continue after that many batches; say if rewards are in other units than the checkpoint's."""
         self._position = int(state_dict["position"])
-
-
-class OneBatch:
-    """A loader of one empty batch."""
-
-    def __len__(self) -> int:
-        """Return 1."""
-        return 1
-
-    def __iter__(self) -> Iterator[Tensor]:
-        """Yield an empty tensor."""
-        yield torch.empty(0)
+        saved = state_dict.get("reward_map")
+        if saved is not None and self._ready and not np.allclose(saved, self.reward_map, rtol=1e-5):
+            rank_zero_info(
+                f"rewards of {self.dataset} become {self.reward_map}, those the checkpoint was trained on became "
+                f"{RewardMap(*saved)}: its critics speak of other units at first; data.reward_transform affine for both "
+                "would keep them"
+            )

@@ -1,6 +1,6 @@
 """An endless stream of uniformly drawn batches, with a position instead of a state."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -29,6 +29,9 @@ class TransitionLoader:
         world_size: Number of ranks.
         parts: Rows of each part of the table, one after the other, with the probability of drawing from it; all rows are
             equally likely when not given.
+        start: Says at the beginning of every iteration how many batches the run has used; iterations go on where the one
+            before stopped when not given. However often a loader is made or asked, a run never sees its stream twice.
+        cycle: Number of batches that are served over and over; the stream never repeats when not given.
     """
 
     def __init__(
@@ -41,6 +44,8 @@ class TransitionLoader:
         rank: int = 0,
         world_size: int = 1,
         parts: Sequence[tuple[int, float]] | None = None,
+        start: Callable[[], int] | None = None,
+        cycle: int | None = None,
     ) -> None:
         self._table = table
         self.batch_size = batch_size
@@ -50,6 +55,8 @@ class TransitionLoader:
         self.rank = rank
         self.world_size = world_size
         self._parts = parts
+        self._start = start
+        self._cycle = cycle
 
     def __len__(self) -> int:
         """Return the batches per epoch."""
@@ -57,12 +64,16 @@ class TransitionLoader:
 
     def __iter__(self) -> Iterator[Batch]:
         """Yield batches from the current position on, without end."""
+        if self._start is not None:
+            self.position = self._start()
         while True:
             self.position += 1
             yield self.batch(self.position - 1)
 
     def batch(self, position: int) -> Batch:
         """Return this rank's rows of the batch at a position of the stream."""
+        if self._cycle is not None:
+            position %= self._cycle
         generator = torch.Generator().manual_seed(stream_seed(self.seed, "batches", position))
         count = self.batch_size * self.world_size
         if self._parts is None:
@@ -97,6 +108,34 @@ def mixed_rows(count: int, parts: Sequence[tuple[int, float]], generator: torch.
     part = torch.bucketize(draws[0], edges[:-1], right=True)
     within = (draws[1] * sizes[part]).long().clamp(max=sizes[part] - 1)
     return (sizes.cumsum(0) - sizes)[part] + within
+
+
+class OneBatch:
+    """A loader of one empty batch."""
+
+    def __len__(self) -> int:
+        """Return 1."""
+        return 1
+
+    def __iter__(self) -> Iterator[Tensor]:
+        """Yield an empty tensor."""
+        yield torch.empty(0)
+
+
+def repeated_batches(overfit_batches: float) -> int | None:
+    """Return how many batches ``trainer.overfit_batches`` wants to see over and over; None without it.
+
+    Raises:
+        UserError: If it is a share: of an endless stream there is none.
+    """
+    if not overfit_batches:
+        return None
+    if isinstance(overfit_batches, float):
+        raise UserError(
+            f"trainer.overfit_batches {overfit_batches:g} is a share, but batches are drawn from an endless stream: give a "
+            "number of batches, such as 1"
+        )
+    return overfit_batches
 
 
 def mixture_probabilities(dataset: str, mixture: Mapping[str, float]) -> tuple[float, ...]:

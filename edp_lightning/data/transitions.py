@@ -43,6 +43,8 @@ class Episode:
         truncated: Shape (T,), bool.
         position: Achieved goal, shape (T + 1, 2), where the environment has one.
         part: Number of the source in a mixture of several.
+        changes: Per column, how often the stored observations change from step to step, and how many of these changes float32
+            does not show, shape (2, observation_dim); None where float32 shows all. May stand for several episodes.
     """
 
     observation: Floats
@@ -52,6 +54,7 @@ class Episode:
     truncated: NDArray[np.bool_]
     position: Floats | None = None
     part: int = 0
+    changes: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         """Return T."""

@@ -4,40 +4,26 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
+import gymnasium as gym
 from gymnasium.envs.registration import EnvSpec
-from numpy.typing import NDArray
 
 from edp_lightning.environments import scores
+from edp_lightning.environments.flattening import is_structured, keys_of, parts_of
 from edp_lightning.environments.scores import ScoreReference
 from edp_lightning.errors import UserError
-
-Floats = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
 class ObservationView:
-    """Flattens observations by explicit keys; the same for datasets and environments.
+    """Which parts of an observation the policy sees; ``flattening`` puts them side by side.
 
     Attributes:
         name: Name of the view.
-        keys: Keys of the parts, in order; ``a/b`` reaches into nested dicts. Empty for plain arrays.
+        keys: Keys of the parts, in order; ``a/b`` reaches into nested spaces. Empty: everything, in the space's order.
     """
 
     name: str
     keys: tuple[str, ...] = ()
-
-    def __call__(self, observation: Any) -> Floats:
-        """Return the parts side by side along the last axis, float32, shape (..., observation_dim)."""
-        if not self.keys:
-            return np.asarray(observation, dtype=np.float32)
-        return np.concatenate([_pick(observation, key) for key in self.keys], axis=-1, dtype=np.float32)
-
-
-def _pick(observation: Any, key: str) -> NDArray[Any]:
-    for part in key.split("/"):
-        observation = observation[part]
-    return np.asarray(observation)
 
 
 @dataclass(frozen=True)
@@ -113,15 +99,36 @@ def family_of(spec: EnvSpec | None) -> Family:
     return FAMILIES.get(str(spec.entry_point), Family()) if spec is not None else Family()
 
 
-def choose_view(views: Sequence[ObservationView], name: str | None, dataset: str) -> ObservationView:
+def choose_view(
+    views: Sequence[ObservationView], name: str | None, dataset: str, space: gym.Space[Any] | None = None
+) -> ObservationView:
     """Return a view by name, or the first.
 
+    Args:
+        views: Views of the family, the default first.
+        name: Name of one of them, or keys of the space with commas between.
+        dataset: Names the set in messages.
+        space: Space of the observations; where the default is everything, its keys are spelt out in the space's order, so that
+            data and environment are read alike.
+
     Raises:
-        UserError: If there is none of this name.
+        UserError: If there is none of this name, or something in the default view cannot be flattened.
     """
+    keys = () if space is None or not is_structured(space) else keys_of(space)
     if name is None:
-        return views[0]
+        if views[0].keys or not keys:
+            return views[0]
+        assert space is not None
+        parts_of(space)  # refuses what cannot be flattened
+        return ObservationView("all", keys)
     for view in views:
         if view.name == name:
             return view
-    raise UserError(f"dataset {dataset} has no view {name!r}: choose one of {', '.join(v.name for v in views)}")
+    chosen = tuple(key.strip() for key in name.split(","))
+    if space is not None and keys and all(any(k == key or k.startswith(f"{key}/") for k in keys) for key in chosen):
+        return ObservationView(name, chosen)
+    names = [view.name for view in views if view.keys or not keys]
+    options = ", ".join(names) if names else ""
+    if keys:
+        options += f"{' or ' if options else ''}keys with commas between, of {', '.join(keys)}"
+    raise UserError(f"dataset {dataset} has no view {name!r}: choose one of {options}")

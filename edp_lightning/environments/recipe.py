@@ -2,16 +2,19 @@
 
 import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import gymnasium as gym
 from gymnasium.envs.registration import EnvSpec
 
-from edp_lightning.environments.families import Floats, ObservationView, family_of
+from edp_lightning.environments.actions import FittedActions
+from edp_lightning.environments.families import ObservationView, family_of
+from edp_lightning.environments.flattening import Floats
 from edp_lightning.environments.mazes import WALL
 from edp_lightning.environments.quiet import quiet_gymnasium, register_robotics
 from edp_lightning.environments.scores import ScoreReference
+from edp_lightning.environments.specs import read_spec, write_spec
 from edp_lightning.environments.wrappers import ActionChunks, FlatObservation, MazeProgress
 from edp_lightning.errors import UserError
 
@@ -23,11 +26,12 @@ class EvaluationEnvironment:
     Attributes:
         spec_json: Gymnasium's EnvSpec as JSON.
         view: How observations are flattened.
-        max_episode_steps: Horizon.
+        max_episode_steps: Horizon; None only until the longest episode of the data is known.
         score_reference: For normalised scores, if there is one.
         success: Whether reaching the goal is the score.
         fixed_goal: World coordinates of the goal for views that do not show it; None leaves the environment's own goal.
         action_chunk: Actions per decision of the policy.
+        limited_by: Where the horizon comes from: the environment (or its family), the user's option, or the data.
     """
 
     spec_json: str
@@ -37,6 +41,7 @@ class EvaluationEnvironment:
     success: bool
     fixed_goal: tuple[float, float] | None = None
     action_chunk: int = 1
+    limited_by: Literal["environment", "option", "data"] = "environment"
 
     def make(self, render_mode: str | None = None) -> gym.Env[Floats, Floats]:
         """Return a fresh environment with flat float32 observations, a step of which takes a chunk of actions.
@@ -44,38 +49,38 @@ class EvaluationEnvironment:
         Args:
             render_mode: ``rgb_array`` lets it draw itself.
         """
-        spec = EnvSpec.from_json(self.spec_json)
-        spec.max_episode_steps = self.max_episode_steps
+        spec = read_spec(self.spec_json)
+        own = self.limited_by != "environment"
+        spec.max_episode_steps = None if own else self.max_episode_steps
         if render_mode is not None:  # environments that draw nothing need not know the argument
             spec.kwargs["render_mode"] = render_mode
         with quiet_gymnasium():
             register_robotics()
             env = gym.make(spec, disable_env_checker=True)
-        if hasattr(env.unwrapped, "maze"):
-            env = MazeProgress(env, self.fixed_goal, family_of(spec).torso_quaternion)
+        if own and self.max_episode_steps is not None:  # around everything: wrappers of the environment may skip steps
+            env = gym.wrappers.TimeLimit(env, self.max_episode_steps)
+        family = family_of(spec)
+        if family.cell_size:
+            env = MazeProgress(env, self.fixed_goal, family.torso_quaternion)
+        env = FittedActions(env)
         if self.action_chunk > 1:
             env = ActionChunks(env, self.action_chunk)
         return FlatObservation(env, self.view)
 
-    def check_widths(self, observation_dim: int, action_dim: int) -> None:
-        """Raise unless the environment observes and acts as the data do.
-
-        Raises:
-            UserError: Naming the widths that differ.
-        """
-        env = self.make()
-        found = {"observations": env.observation_space.shape, "actions": env.action_space.shape}
-        env.close()
-        for name, width in (("observations", observation_dim), ("actions", action_dim)):
-            if found[name] != (width,):
-                raise UserError(
-                    f"environment {EnvSpec.from_json(self.spec_json).id} has {name} of shape {found[name]} through view "
-                    f"{self.view.name}, the data have {(width,)}: choose another data.environment or data.view"
-                )
+    def limited_by_data(self, longest: int) -> "EvaluationEnvironment":
+        """Return the recipe with a horizon: the longest episode of the data, if there is no other."""
+        if self.max_episode_steps is not None:
+            return self
+        return replace(self, max_episode_steps=longest, limited_by="data")
 
     def summary(self) -> str:
         """Return in words where policies are judged, by which measure, and where its reference comes from."""
-        text = f"{EnvSpec.from_json(self.spec_json).id}, {self.max_episode_steps} steps"
+        origin = {
+            "environment": "",
+            "option": " (data.max_episode_steps)",
+            "data": " (no limit: the data's longest episode)",
+        }
+        text = f"{read_spec(self.spec_json).id}, {self.max_episode_steps} steps{origin[self.limited_by]}"
         if self.success:
             return f"{text}, success rate"
         reference = self.score_reference
@@ -85,7 +90,7 @@ class EvaluationEnvironment:
 
     def describe(self) -> dict[str, Any]:
         """Return plain facts for result files."""
-        spec = EnvSpec.from_json(self.spec_json)
+        spec = read_spec(self.spec_json)
         reference = self.score_reference
         return {
             "id": spec.id,
@@ -114,6 +119,7 @@ def evaluation_environment(
     stored_reference: ScoreReference | None = None,
     arguments: Mapping[str, Any] | None = None,
     action_chunk: int = 1,
+    max_episode_steps: int | None = None,
 ) -> EvaluationEnvironment | None:
     """Return the recipe for a dataset, or None if it names no environment.
 
@@ -125,9 +131,11 @@ def evaluation_environment(
         stored_reference: Score reference stored with the set; the family's own is preferred.
         arguments: Arguments of the environment that the user chose; they win over the family's.
         action_chunk: Actions per decision of the policy.
+        max_episode_steps: Horizon that the user chose; it wins over the family's and the environment's.
 
     Raises:
-        UserError: If the two environments are versions of one task, whose physics differ.
+        UserError: If the environment cannot be written down, or if the two environments are versions of one task, whose
+            physics differ.
     """
     chosen = evaluation_spec or spec
     if chosen is None:
@@ -140,11 +148,13 @@ def evaluation_environment(
     if spec is not None and _is_turned(chosen.kwargs.get("maze_map"), spec.kwargs.get("maze_map")):
         # Minari's AntMaze umaze sets publish the evaluation maze turned against the data (Farama-Foundation/Minari#304).
         chosen.kwargs["maze_map"] = _turned(chosen.kwargs["maze_map"])
+    text = write_spec(chosen)
     shows_goal = not family.cell_size or "desired_goal" in view.keys
     return EvaluationEnvironment(
-        spec_json=chosen.to_json(),
+        spec_json=text,
         view=view,
-        max_episode_steps=family.max_episode_steps or chosen.max_episode_steps,
+        max_episode_steps=max_episode_steps or family.max_episode_steps or read_spec(text).max_episode_steps,
+        limited_by="option" if max_episode_steps else "environment",
         score_reference=family.reference or stored_reference,
         success=family.success,
         fixed_goal=None if shows_goal else goal_position(chosen, family.cell_size, dataset_id),
@@ -166,7 +176,7 @@ def reward_mismatch(spec: EnvSpec | None, environment: EvaluationEnvironment | N
     """
     if spec is None or environment is None:
         return "the set does not say in which environment it was collected"
-    evaluated = EnvSpec.from_json(environment.spec_json)
+    evaluated = read_spec(environment.spec_json)
     if str(spec.entry_point) != str(evaluated.entry_point):
         return f"data and evaluation come from different environments, {spec.id} and {evaluated.id}"
     if family_of(evaluated).cell_size and terminals == "env":
@@ -177,26 +187,6 @@ def reward_mismatch(spec: EnvSpec | None, environment: EvaluationEnvironment | N
     if differing:
         return f"the evaluation's environment has other arguments than the data's: {', '.join(differing)}"
     return ""
-
-
-def environment_spec(name: str, arguments: Mapping[str, Any] | None = None) -> EnvSpec:
-    """Return a copy of a registered environment's spec with further arguments.
-
-    Args:
-        name: Gymnasium id, those of gymnasium-robotics included.
-        arguments: Keyword arguments that are added to the registered ones.
-
-    Raises:
-        UserError: If there is no such environment.
-    """
-    register_robotics()
-    try:
-        with quiet_gymnasium():
-            spec = copy.deepcopy(gym.spec(name))
-    except gym.error.Error as error:
-        raise UserError(f"data.environment: gymnasium knows no {name!r} ({error})") from error
-    spec.kwargs.update(arguments or {})
-    return spec
 
 
 def refuse_mixed_versions(dataset_id: str, collected: EnvSpec, evaluated: EnvSpec) -> None:

@@ -1,15 +1,21 @@
 """Environments that are stepped together: in this process, or shared out over processes of their own. Knows no torch."""
 
+import atexit
 import multiprocessing
 import signal
+import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+from edp_lightning.environments.answers import PROGRESS, REWARDS, observation_of, reset_of, step_of, success_of
+from edp_lightning.runs.stop_signals import signals_kept_from_children
 
 if TYPE_CHECKING:
     import gymnasium as gym
@@ -27,8 +33,8 @@ class Answer:
         observation: The observation, shape (observation_dim,).
         rewards: Reward of each step that was played: none after a reset, one, or several for a chunk of actions.
         done: Whether the episode is over.
-        success: ``info["success"]``, if there is one.
-        progress: Numbers in ``info["progress"]``.
+        success: ``info["success"]``, if that is true or false.
+        progress: Numbers that this package's own wrappers report.
         terminated: Whether the task truly ended with this step; an episode that is done without was cut.
     """
 
@@ -49,19 +55,21 @@ class Environments(Protocol):
     def advance(self, commands: Mapping[int, Command]) -> dict[int, Answer]:
         """Reset or step some environments; return the answers by number."""
 
-    def close(self) -> None:
-        """Release them."""
+    def close(self, patience: float = 10.0) -> None:
+        """Release them.
+
+        Args:
+            patience: Seconds that processes of theirs have to end by themselves.
+        """
 
 
 def _advance(env: "gym.Env[Any, Any]", command: Command) -> Answer:
     if isinstance(command, int):
-        observation, _ = env.reset(seed=command)
-        return Answer(observation)
-    observation, reward, terminated, truncated, info = env.step(command)
-    success = bool(info["success"]) if "success" in info else None
-    progress = {name: float(value) for name, value in info.get("progress", {}).items()}
-    rewards = tuple(info.get("rewards", (float(reward),)))
-    return Answer(observation, rewards, bool(terminated or truncated), success, progress, bool(terminated))
+        return Answer(observation_of(reset_of(env.reset(seed=command))))
+    observation, reward, terminated, truncated, info = step_of(env.step(command))
+    rewards = tuple(info.get(REWARDS, (reward,)))
+    progress = dict(info.get(PROGRESS, {}))
+    return Answer(observation_of(observation), rewards, terminated or truncated, success_of(info), progress, terminated)
 
 
 class LocalEnvironments:
@@ -82,10 +90,9 @@ class LocalEnvironments:
         """Reset or step some environments, one after the other."""
         return {index: _advance(self._envs[index], command) for index, command in commands.items()}
 
-    def close(self) -> None:
-        """Close the environments."""
-        for env in self._envs:
-            env.close()
+    def close(self, patience: float = 10.0) -> None:
+        """Close the environments; there is nothing to wait for."""
+        _close_all(self._envs)
 
 
 class WorkerEnvironments:
@@ -104,10 +111,13 @@ class WorkerEnvironments:
         for _ in range(num_workers):
             ours, theirs = context.Pipe()
             process = context.Process(target=_serve, args=(make, theirs), daemon=True)
-            process.start()
+            # Ctrl-C and a batch system's SIGTERM go to all processes: the run decides on them.
+            with signals_kept_from_children():
+                process.start()
             theirs.close()
             self._pipes.append(ours)
             self._processes.append(process)
+        atexit.register(self.close, 0.1)  # before multiprocessing waits for processes that hear no SIGTERM
 
     def __len__(self) -> int:
         """Return how many there are."""
@@ -135,19 +145,22 @@ class WorkerEnvironments:
             raise RuntimeError("a process with environments died; less evaluation.num_envs needs less memory") from error
         return answers
 
-    def close(self) -> None:
-        """End the processes."""
+    def close(self, patience: float = 10.0) -> None:
+        """End the processes; those that take longer than ``patience`` seconds, all together, are killed."""
+        atexit.unregister(self.close)
         for pipe in self._pipes:
             pipe.close()
+        deadline = time.monotonic() + patience
         for process in self._processes:
-            process.join(timeout=10)
+            process.join(timeout=max(0.0, deadline - time.monotonic()))
             if process.is_alive():
                 process.kill()
+                process.join()
 
 
 def _serve(make: "Callable[[], gym.Env[Any, Any]]", pipe: Any) -> None:
     """Answer commands until the other end is gone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # for systems on which children cannot be kept from it
     with _closing_all() as envs, suppress(EOFError, OSError):
         while True:
             commands = pipe.recv()
@@ -173,5 +186,13 @@ def _closing_all() -> "Iterator[dict[int, gym.Env[Any, Any]]]":
     try:
         yield envs
     finally:
-        for env in envs.values():
+        _close_all(envs.values())
+
+
+def _close_all(envs: "Iterable[gym.Env[Any, Any]]") -> None:
+    """Close environments; one that fails at that has done its work."""
+    for env in envs:
+        try:
             env.close()
+        except Exception as error:  # an environment may raise anything
+            warnings.warn(f"an environment failed when it was closed: {error!r}", stacklevel=2)

@@ -6,7 +6,9 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-from edp_lightning.environments.families import Floats, ObservationView
+from edp_lightning.environments.answers import PROGRESS, REWARDS, step_of, success_of
+from edp_lightning.environments.families import ObservationView
+from edp_lightning.environments.flattening import Floats, flatten, parts_of
 from edp_lightning.environments.mazes import Navigator
 
 
@@ -15,19 +17,19 @@ class FlatObservation(gym.ObservationWrapper[Floats, Floats, Any]):
 
     def __init__(self, env: gym.Env[Any, Any], view: ObservationView) -> None:
         super().__init__(env)
-        self._view = view
-        width = view(env.observation_space.sample()).shape[-1]
+        self._parts = parts_of(env.observation_space, view.keys)
+        width = sum(part.width for part in self._parts)
         self.observation_space = gym.spaces.Box(-np.inf, np.inf, (width,), np.float32)
 
     def observation(self, observation: Any) -> Floats:
         """Return the flat observation, shape (observation_dim,)."""
-        return self._view(observation)
+        return flatten(observation, self._parts)
 
 
 class ActionChunks(gym.Wrapper[Any, Any, Any, Any]):
     """Takes several actions at once and plays them one after the other, until the episode ends.
 
-    ``info["rewards"]`` lists the reward of each step played; ``info["success"]`` tells whether any of them succeeded.
+    ``info[REWARDS]`` lists the reward of each step played; ``info["success"]`` tells whether any of them succeeded.
 
     Args:
         env: An environment with a flat box of actions.
@@ -43,21 +45,22 @@ class ActionChunks(gym.Wrapper[Any, Any, Any, Any]):
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
         """Play a chunk, shape (chunk * action_dim,); the reward is the sum over its steps."""
         rewards: list[float] = []
-        succeeded = False
+        succeeded: bool | None = None
         for part in np.reshape(action, (self._chunk, -1)):
-            observation, reward, terminated, truncated, info = self.env.step(part)
-            rewards.append(float(reward))
-            succeeded |= bool(info.get("success", False))
+            observation, reward, terminated, truncated, info = step_of(self.env.step(part))
+            rewards.append(reward)
+            found = success_of(info)
+            if found is not None:
+                succeeded = bool(succeeded) or found
             if terminated or truncated:
                 break
-        info = {**info, "rewards": rewards} | ({"success": succeeded} if "success" in info else {})
-        return observation, sum(rewards), terminated, truncated, info
+        return observation, sum(rewards), terminated, truncated, {**info, REWARDS: rewards, "success": succeeded}
 
 
 class MazeProgress(gym.Wrapper[Any, Any, Any, Any]):
     """Fixes the goal if asked to, and reports progress that shows before success does.
 
-    ``info["progress"]`` holds ``distance_left``: smallest length in metres of the way to the goal so far in the episode, and
+    ``info[PROGRESS]`` holds ``distance_left``: smallest length in metres of the way to the goal so far in the episode, and
     for robots that can fall ``fallen``: 1 while the torso is upside down.
 
     Args:
@@ -91,11 +94,11 @@ class MazeProgress(gym.Wrapper[Any, Any, Any, Any]):
         """Step and measure the way left."""
         observation, reward, terminated, truncated, info = self.env.step(action)
         self._left = min(self._left, self._navigator.way_left(observation["achieved_goal"], self._maze.goal))
-        info["progress"] = {"distance_left": self._left}
+        progress = {"distance_left": self._left}
         if self._torso_quaternion is not None:
             _, x, y, _ = observation["observation"][self._torso_quaternion : self._torso_quaternion + 4]
-            info["progress"]["fallen"] = float(x * x + y * y > 0.5)  # the rotated z axis points down
-        return observation, reward, terminated, truncated, info
+            progress["fallen"] = float(x * x + y * y > 0.5)  # the rotated z axis points down
+        return observation, reward, terminated, truncated, {**info, PROGRESS: progress}
 
     def close(self) -> None:
         """Close and remove the model file the maze left in the temporary folder."""

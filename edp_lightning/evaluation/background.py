@@ -52,6 +52,10 @@ class BackgroundRollout:
         """Return whether :meth:`results` would return, or raise, at once."""
         return self._pipe.poll()
 
+    def wait(self) -> None:
+        """Wait until :meth:`ready`."""
+        self._pipe.poll(None)
+
     def results(self) -> list[EpisodeResult]:
         """Wait for the episodes and return them in the order of their seeds.
 

@@ -43,8 +43,8 @@ class EpisodeResult:
         seed: Seed of the environment's reset.
         episode_return: Undiscounted sum of rewards.
         length: Steps until the end.
-        success: Whether ``info["success"]`` was ever true; None where the environment does not report it.
-        final: Numbers the environment gave in its last ``info["progress"]``, such as the distance to the goal.
+        success: Whether ``info["success"]`` was ever true; None where the environment does not say true or false.
+        final: Numbers that this package's wrappers reported with the last step, such as the distance to the goal.
         trajectory: The episode's steps, where they were recorded.
     """
 
@@ -89,6 +89,7 @@ def rollout(
     seeds: Sequence[int],
     on_episode: Callable[[EpisodeResult], None] | None = None,
     record: bool = False,
+    before_step: Callable[[], None] | None = None,
 ) -> list[EpisodeResult]:
     """Play one episode per seed, as many at a time as there are environments.
 
@@ -101,6 +102,7 @@ def rollout(
         seeds: Reset seed of each episode.
         on_episode: Called with each finished episode, for progress.
         record: Keep every step in ``EpisodeResult.trajectory``.
+        before_step: Called before each step of the environments; what it raises ends the rollout.
 
     Returns:
         One result per seed, in the order of ``seeds``.
@@ -117,6 +119,8 @@ def rollout(
 
     commands: dict[int, Command] = {slot: start(slot) for slot in range(min(len(envs), len(seeds)))}
     while commands:
+        if before_step is not None:
+            before_step()
         answers = envs.advance(commands)
         following: dict[int, Command] = {}
         for slot, answer in answers.items():

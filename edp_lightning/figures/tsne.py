@@ -52,7 +52,7 @@ def sample_states(
     """
     source = open_source(dataset)
     views = source.views or family_of(source.evaluation_spec or source.spec).views
-    episodes = list(source.episodes(choose_view(views, view, dataset)))
+    episodes = list(source.episodes(choose_view(views, view, dataset, source.observation_space)))
     lengths = np.array([len(episode) for episode in episodes])
     returns = np.array([episode.reward.sum(dtype=np.float64) for episode in episodes])
     total = int(lengths.sum())

@@ -1,10 +1,14 @@
-"""Ctrl-C and SIGTERM as a wish that a loop grants between two gradient steps."""
+"""Ctrl-C and SIGTERM as a wish that a loop grants between two gradient steps, or at once where nothing can be spoilt."""
 
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
+
+
+class StopRequested(BaseException):  # noqa: N818  (no error; and not an Exception, which foreign code might swallow)
+    """Raised by a stop signal where it may interrupt."""
 
 
 class StopSignals:
@@ -16,6 +20,12 @@ class StopSignals:
     def __init__(self) -> None:
         self.received = 0
         self._previous: dict[int, Any] = {}
+        self._interrupting = False
+
+    @property
+    def installed(self) -> bool:
+        """Whether the signals come here."""
+        return bool(self._previous)
 
     def install(self) -> None:
         """Take both signals over; outside the main thread, where that is impossible, leave them as they are."""
@@ -37,10 +47,36 @@ class StopSignals:
             signal.signal(number, handler)
         self._previous = {}
 
+    @contextmanager
+    def interrupting(self) -> Iterator[None]:
+        """Let the first signal interrupt what runs inside, even a step that never returns.
+
+        Raises:
+            StopRequested: Where the code is when the signal comes; at once if one came before.
+        """
+        self._interrupting = True
+        try:
+            self.check()
+            yield
+        finally:
+            self._interrupting = False
+
+    def check(self) -> None:
+        """Raise if a signal came; for loops around foreign code that may have swallowed the exception.
+
+        Raises:
+            StopRequested: If so.
+        """
+        if self.received:
+            raise StopRequested
+
     def _note(self, number: int, frame: FrameType | None) -> None:
         if number == signal.SIGINT and self.received:
             raise KeyboardInterrupt
         self.received = max(self.received, number)
+        if self._interrupting:
+            self._interrupting = False  # once: what cleans up after it must not be interrupted
+            raise StopRequested
 
 
 @contextmanager

@@ -114,6 +114,7 @@ def test_one_gradient_step_equals_the_released_code(case: str, tmp_path: Path) -
     module = EntropyDiffusionPolicy(
         observation_dim=5, action_dim=3, num_critics=4, entropy="reference", entropy_coef=0.01, **SETTINGS[case]
     )
+    module.set_scales(-1.0, 1.0)
     record = RecordedNoise(noise)
     trainer = L.Trainer(
         accelerator="cpu",

@@ -75,6 +75,27 @@ def test_an_interrupted_evaluation_is_made_up_for(foreground, command, monkeypat
     assert_same(judged(folder), judged(foreground))
 
 
+@pytest.mark.parametrize("which", [1, 3], ids=["the next is due", "the run is over"])
+def test_a_signal_while_training_waits_for_it_leaves_it_to_the_resumed_run(which, foreground, command, monkeypatch):
+    waits = []
+
+    def wait(self):
+        waits.append(self)
+        if len(waits) == which:
+            signal.raise_signal(signal.SIGTERM)
+            raise AssertionError("training waits on")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(BackgroundRollout, "ready", lambda self: False)
+        patch.setattr(BackgroundRollout, "wait", wait)
+        with pytest.raises(SystemExit) as stop:
+            command("fit", STEPS, BACKGROUND, run_name="background")
+    assert stop.value.code == 143
+    folder = command("fit", STEPS, BACKGROUND, "--ckpt_path=last", run_name="background")
+    assert_same(judged(folder), judged(foreground))
+    assert not (folder / "checkpoints" / "evaluating.ckpt").exists()
+
+
 def test_a_run_that_gives_it_up_drops_what_was_pending(foreground, command):
     pending = foreground / "checkpoints" / "evaluating.ckpt"
     pending.write_bytes((foreground / "checkpoints" / "last.ckpt").read_bytes())

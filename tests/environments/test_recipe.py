@@ -5,6 +5,7 @@ import pytest
 from gymnasium.envs.registration import EnvSpec
 
 from edp_lightning.collect.tasks import TASKS
+from edp_lightning.environments.answers import PROGRESS
 from edp_lightning.environments.families import FAMILIES, choose_view, family_of
 from edp_lightning.environments.recipe import evaluation_environment
 from edp_lightning.environments.scores import from_metadata
@@ -30,17 +31,17 @@ def test_environments_have_the_view_of_their_data(name, view, width):
     assert observation.dtype == np.float32
     _, _, _, _, info = env.step(env.action_space.sample())
     assert info["success"] is False
-    assert info["progress"]["distance_left"] > 0
+    assert info[PROGRESS]["distance_left"] > 0
     env.close()
 
 
 def test_an_ant_on_its_back_is_reported_as_fallen():
     env = recipe("antmaze-umaze-diverse", "d4rl").make()
     env.reset(seed=0)
-    assert env.step(np.zeros(8, np.float32))[-1]["progress"]["fallen"] == 0
+    assert env.step(np.zeros(8, np.float32))[-1][PROGRESS]["fallen"] == 0
     ant = env.unwrapped.ant_env
     ant.data.qpos[3:7] = [0.0, 1.0, 0.0, 0.0]
-    assert env.step(np.zeros(8, np.float32))[-1]["progress"]["fallen"] == 1
+    assert env.step(np.zeros(8, np.float32))[-1][PROGRESS]["fallen"] == 1
     env.close()
 
 

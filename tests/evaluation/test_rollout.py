@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from edp_lightning.algorithms.entropy_diffusion import EntropyDiffusionPolicy
+from edp_lightning.environments.answers import PROGRESS
 from edp_lightning.environments.workers import LocalEnvironments, WorkerEnvironments
 from edp_lightning.environments.wrappers import ActionChunks
 from edp_lightning.evaluation.rollout import rollout
@@ -28,7 +29,7 @@ class Countdown(gym.Env):
     def step(self, action):
         self.left -= 1
         self.total += float(action[0])
-        info = {"success": self.total > 0, "progress": {"left": self.left}}
+        info = {"success": self.total > 0, PROGRESS: {"left": self.left}}
         return np.array([self.left, self.total], dtype=np.float32), float(action[0]), self.left == 0, False, info
 
 

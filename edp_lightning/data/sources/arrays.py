@@ -17,13 +17,15 @@ action_high         (A,)       optional, 1 when absent
 
 import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from edp_lightning.data.sources.bounds import outside
+from edp_lightning.data.sources.stored import changes_in, unreadable
 from edp_lightning.data.transitions import Episode
 from edp_lightning.environments.families import ObservationView
 from edp_lightning.errors import UserError
@@ -45,6 +47,7 @@ class ArraySource:
         arrays: The arrays by name, checked.
         action_low: Lower bounds of the actions.
         action_high: Upper bounds of the actions.
+        changes: How observations change, as in :class:`Episode`.
         files: The file they come from, if they come from one.
         notes: Nothing needs mending: what is wrong is refused.
     """
@@ -53,6 +56,7 @@ class ArraySource:
     arrays: Mapping[str, NDArray[Any]]
     action_low: Floats
     action_high: Floats
+    changes: NDArray[np.int64] | None = None
     files: tuple[Path, ...] = ()
     notes: tuple[str, ...] = ()
 
@@ -60,6 +64,8 @@ class ArraySource:
     algorithm = "not stated"
     spec = None
     evaluation_spec = None
+    whole_actions = False
+    observation_space = None
     views = None
     score_reference = None
     no_environment = "plain arrays name no environment: set data.environment to a gymnasium id"
@@ -98,7 +104,20 @@ class ArraySource:
             start = end + 1
         if not episodes:
             raise UserError(f"{self.dataset_id}: no step is left: every episode is truncated after its first step")
-        return episodes
+        return [replace(episodes[0], changes=self.changes), *episodes[1:]]
+
+    def check_actions(self, low: Floats, high: Floats) -> None:
+        """Refuse actions outside the bounds: in a recording of one's own they mean that the bounds are wrong.
+
+        Raises:
+            UserError: Naming the first row with one.
+        """
+        rows = np.flatnonzero(outside(self.arrays["actions"], low, high))
+        if len(rows):
+            raise UserError(
+                f"{self.dataset_id}: {len(rows)} actions lie outside [action_low, action_high] (first in row {rows[0]}); "
+                "store the bounds of the robot as action_low and action_high, or set data.action_low and data.action_high"
+            )
 
 
 def open_npz(path: Path) -> ArraySource:
@@ -112,6 +131,8 @@ def open_npz(path: Path) -> ArraySource:
     try:
         with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
+    except PermissionError as error:
+        raise unreadable(path, ".npz", error) from error
     except (OSError, ValueError, EOFError, AttributeError, zipfile.BadZipFile) as error:
         raise UserError(f"{path} is truncated or no .npz file of plain arrays ({error}); write it with numpy.savez") from error
     return array_source(str(path), arrays, (path,))
@@ -158,14 +179,7 @@ def array_source(name: str, arrays: Mapping[str, Any], files: tuple[Path, ...] =
     low, high = box
     if not (low < high).all():
         raise UserError(f"{name}: action_low must be below action_high; got {low.tolist()} and {high.tolist()}")
-    slack = 1e-3 * (high - low)
-    outside = np.flatnonzero(((checked["actions"] < low - slack) | (checked["actions"] > high + slack)).any(axis=1))
-    if len(outside):
-        raise UserError(
-            f"{name}: {len(outside)} actions lie outside [action_low, action_high] (first in row {outside[0]}); "
-            "store the bounds of the robot as action_low and action_high"
-        )
-    return ArraySource(name, checked, low, high, files)
+    return ArraySource(name, checked, low, high, changes_in(np.asarray(arrays["observations"])), files)
 
 
 def numbers(name: str, key: str, values: Any, axes: int) -> Floats:

@@ -1,6 +1,6 @@
 """Reads D4RL's HDF5 files (arXiv 2004.07219): one long stream of N rows instead of episodes."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +10,10 @@ from gymnasium.envs.registration import EnvSpec
 from numpy.typing import NDArray
 
 from edp_lightning.data.sources.arrays import flags, numbers
+from edp_lightning.data.sources.stored import changes_in, unreadable
 from edp_lightning.data.transitions import Episode
-from edp_lightning.environments.families import Floats, ObservationView
+from edp_lightning.environments.families import ObservationView
+from edp_lightning.environments.flattening import Floats
 from edp_lightning.errors import UserError
 
 FLAT = ObservationView("d4rl")
@@ -99,6 +101,8 @@ class D4RLFile:
 
     algorithm = "see arXiv 2004.07219"
     evaluation_spec = None
+    whole_actions = False
+    observation_space = None
     score_reference = None
 
     @property
@@ -121,6 +125,9 @@ class D4RLFile:
         """Return the upper bounds of the actions: 1 in all of D4RL."""
         return np.full(self.action_dim, 1.0, dtype=np.float32)
 
+    def check_actions(self, low: Floats, high: Floats) -> None:
+        """Refuse nothing: some published actions overshoot the box, and the card says how many."""
+
     @property
     def files(self) -> tuple[Path, ...]:
         """Return the file."""
@@ -130,7 +137,10 @@ class D4RLFile:
         """Return the pieces of the stream between time limits and ends; see the class for which rows are dropped."""
         name = str(self.path)
         with open_hdf5(self.path) as file:
-            observations = numbers(name, "observations", file["observations"][()], 2)
+            stored = file["observations"][()]
+            observations = numbers(name, "observations", stored, 2)
+            changes = changes_in(stored)
+            del stored
             actions = numbers(name, "actions", file["actions"][()], 2)
             rewards = numbers(name, "rewards", file["rewards"][()], 1)
             terminals = flags(name, "terminals", file["terminals"][()])
@@ -152,7 +162,8 @@ class D4RLFile:
                 raise UserError(f"{name}: {key} has shape {array.shape}, expected {len(rewards)} rows as in rewards")
         if self.layout.jump:
             limits = self._cut_jumps(observations, limits)
-        return self._cut(observations, actions, rewards, terminals, limits, following)
+        episodes = self._cut(observations, actions, rewards, terminals, limits, following)
+        return [replace(episodes[0], changes=changes), *episodes[1:]]
 
     def _count_limits(self, terminals: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """Return the time limits of a file without ``timeouts``, counted as D4RL does: after a terminal it counts from 1."""
@@ -219,7 +230,7 @@ def open_hdf5(path: Path) -> Any:
     try:
         return h5py.File(path, "r")
     except OSError as error:
-        raise UserError(f"{path} is truncated or not HDF5 ({error}); fetch it again") from error
+        raise unreadable(path, "HDF5", error) from error
 
 
 def read_layout(path: Path) -> tuple[Layout, int]:

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edp_lightning.data.sources.d4rl import D4RLFile, read_layout
-from edp_lightning.environments.recipe import environment_spec
+from edp_lightning.environments.specs import environment_spec
 from edp_lightning.errors import UserError
+from edp_lightning.runs.cache_folder import home_folder
 
 HOST = "http://rail.eecs.berkeley.edu/datasets/offline_rl"
 
@@ -71,7 +72,7 @@ CATALOGUE = _catalogue()
 
 def cache_folder() -> Path:
     """Return where D4RL keeps its files: ``D4RL_DATASET_DIR``, or ``~/.d4rl/datasets``."""
-    return Path(os.environ.get("D4RL_DATASET_DIR") or Path.home() / ".d4rl" / "datasets")
+    return Path(os.environ.get("D4RL_DATASET_DIR") or home_folder("D4RL_DATASET_DIR") / ".d4rl" / "datasets")
 
 
 def open_d4rl(name: str, keep_time_limits: bool = False) -> D4RLFile:

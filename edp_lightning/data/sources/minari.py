@@ -9,15 +9,28 @@ from typing import Any
 
 import numpy as np
 from gymnasium.envs.registration import EnvSpec
-from gymnasium.spaces import Box
-from minari.storage import get_dataset_path
+from gymnasium.spaces import Box, Space
 from numpy.typing import NDArray
 
+from edp_lightning.collect.dataset_folder import dataset_folder
 from edp_lightning.collect.tasks import DATASET_IDS
 from edp_lightning.data.sources.minari_files import FORMATS, data_files, raw_episodes
-from edp_lightning.data.sources.stored import environment_spec, finite, flags, one_per_step, space
+from edp_lightning.data.sources.stored import (
+    as_type,
+    changes_in,
+    environment_spec,
+    finite,
+    flags,
+    numeric,
+    one_per_step,
+    refuse_infinite,
+    space,
+    space_of,
+    unreadable,
+)
 from edp_lightning.data.transitions import Episode
 from edp_lightning.environments.families import FAMILIES, ObservationView
+from edp_lightning.environments.flattening import Floats, Part, is_structured, parts_of
 from edp_lightning.environments.scores import ScoreReference, from_metadata
 from edp_lightning.errors import UserError
 
@@ -33,6 +46,7 @@ class MinariSet:
         spec: Environment it was collected in, if it says so.
         evaluation_spec: Environment it names for evaluation, if it does.
         action_space: Box of the actions.
+        observation_space: Space of the observations; None if the set does not say.
         notes: What the last reading had to mend.
     """
 
@@ -42,6 +56,7 @@ class MinariSet:
     spec: EnvSpec | None
     evaluation_spec: EnvSpec | None
     action_space: Box
+    observation_space: Space[Any] | None = None
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -83,6 +98,14 @@ class MinariSet:
         return np.asarray(self.action_space.high, dtype=np.float32)
 
     @property
+    def whole_actions(self) -> bool:
+        """Return whether actions are whole numbers."""
+        return bool(self.action_space.dtype.kind in "iub")
+
+    def check_actions(self, low: NDArray[np.float32], high: NDArray[np.float32]) -> None:
+        """Refuse nothing: published sets overshoot their box a little, and the card says by how much."""
+
+    @property
     def score_reference(self) -> ScoreReference | None:
         """Return the reference stored with the set."""
         return from_metadata(self.metadata)
@@ -109,18 +132,18 @@ class MinariSet:
 
 def is_local(dataset_id: str) -> bool:
     """Return whether a set of this id is on disk."""
-    return Path(get_dataset_path(dataset_id), "data", "metadata.json").is_file()
+    return (dataset_folder(dataset_id) / "data" / "metadata.json").is_file()
 
 
 def open_set(dataset_id: str) -> MinariSet:
     """Return a local set.
 
     Raises:
-        UserError: If it is missing, in another format, or its actions are not a bounded box.
+        UserError: If it is missing, in another format, or its actions are no box.
     """
     if not is_local(dataset_id):
         raise UserError(missing_message(dataset_id))
-    path = get_dataset_path(dataset_id) / "data"
+    path = dataset_folder(dataset_id) / "data"
     try:
         metadata = json.loads((path / "metadata.json").read_text())
     except (OSError, ValueError) as error:
@@ -137,15 +160,14 @@ def open_set(dataset_id: str) -> MinariSet:
     box = space(metadata, "action_space", f"dataset {dataset_id}")
     if not isinstance(box, Box) or len(box.shape) != 1:
         raise UserError(f"dataset {dataset_id} has action space {box}: only continuous actions (a one-dimensional Box) work")
-    if not (np.isfinite(box.low).all() and np.isfinite(box.high).all() and (box.low < box.high).all()):
-        raise UserError(f"dataset {dataset_id} has an unbounded or empty action box {box}: actions are scaled to [-1, 1]")
+    observed = space(metadata, "observation_space", f"dataset {dataset_id}") if metadata.get("observation_space") else None
     specs = [environment_spec(metadata, key, f"dataset {dataset_id}") for key in ("env_spec", "eval_env_spec")]
-    return MinariSet(dataset_id, path, metadata, specs[0], specs[1], box)
+    return MinariSet(dataset_id, path, metadata, specs[0], specs[1], box, observed)
 
 
 def missing_message(dataset_id: str) -> str:
     """Return what is missing, where it was looked for, and how to get it."""
-    root = get_dataset_path("")
+    root = dataset_folder()
     names = {own: name for name, own in DATASET_IDS.items()}
     if dataset_id in names:
         fix = f"collect it with: python -m edp_lightning collect {names[dataset_id]}"
@@ -183,9 +205,7 @@ def read_episodes(dataset: MinariSet, view: ObservationView) -> Iterator[Episode
             mended += episode is not stored
             yield episode
     except OSError as error:
-        raise UserError(
-            f"{where}: a file in {dataset.path} is truncated or not {dataset.data_format} ({error}); fetch it again"
-        ) from error
+        raise UserError(f"{where}: {unreadable(dataset.path, dataset.data_format, error)}") from error
     if not count:
         raise UserError(f"{where} has no episodes")
     expected = dataset.metadata.get("total_episodes")
@@ -221,7 +241,6 @@ def _episode(where: str, raw: Mapping[str, Any], dataset: MinariSet, view: Obser
             raise UserError(f"{where}: no {name} in the file")
     rewards = one_per_step(raw["rewards"], np.float32, f"{where}: rewards")
     actions = finite(raw["actions"], np.float32, f"{where}: actions")
-    observations = _observations(raw["observations"], view, dataset.spec is None, where)
     ends = [flags(raw[name], f"{where}: {name}") for name in ("terminations", "truncations")]
     steps = len(rewards)
     if steps == 0:
@@ -232,55 +251,70 @@ def _episode(where: str, raw: Mapping[str, Any], dataset: MinariSet, view: Obser
             raise UserError(f"{where}: {size} {name} for {steps} rewards")
     if actions.shape[1:] != dataset.action_space.shape:
         raise UserError(f"{where}: actions of shape {actions.shape[1:]}, the space says {dataset.action_space.shape}")
-    rows = {len(value) for value in observations.values()}
-    if rows != {steps + 1}:
-        raise UserError(f"{where}: {sorted(rows)} observations for {steps} steps; a set must store T + 1 (update it)")
-    if dataset.stale_goals and "desired_goal" in observations:
-        goal = observations["desired_goal"]
-        observations["desired_goal"] = np.concatenate([goal[1:2], goal[1:]])
-    flat = observations[""].astype(np.float32) if "" in observations else view(_nest(observations))
-    position = observations.get("achieved_goal")
+    wide, position = _observations(raw["observations"], dataset, view, steps, where)
     return Episode(
-        observation=flat.reshape(steps + 1, -1),
+        observation=as_type(wide, np.float32),
         action=actions,
         reward=rewards,
         terminated=ends[0],
         truncated=ends[1],
-        position=None if position is None or position.ndim != 2 else position.astype(np.float32),
+        position=position,
+        changes=changes_in(wide),
     )
 
 
-def _observations(node: Any, view: ObservationView, flat: bool, where: str) -> dict[str, NDArray[Any]]:
-    """Return the arrays a view needs by key, and the achieved goal; with ``flat``, the view's array itself may be stored."""
-    if hasattr(node, "dtype") and (flat or not view.keys):
-        return {"": finite(node, np.float32, f"{where}: observations")}
-    if not view.keys:
-        raise UserError(f"{where}: observations are a Dict with keys {', '.join(node)}; choose a data.view for it")
-    found = {}
-    for key in dict.fromkeys((*view.keys, "achieved_goal")):
-        leaf = _leaf(node, key)
-        if leaf is not None:
-            found[key] = finite(leaf, np.float64, f"{where}: observation {key}")
-        elif key in view.keys:
-            raise UserError(f"{where}: the view {view.name} needs the observation {key}, which is not in the file")
-    return found
+def _observations(
+    node: Any, dataset: MinariSet, view: ObservationView, steps: int, where: str
+) -> tuple[NDArray[Any], Floats | None]:
+    """Return the observations of an episode through a view, in their own type, and the achieved goal if there is one.
+
+    The space that the set declares decides how they are read; what is stored only where it declares none.
+    """
+    declared = space_of(node) if dataset.observation_space is None else dataset.observation_space
+    flat = not is_structured(declared)
+    # a set without an environment may hold the view's numbers themselves, as ``data convert`` writes them
+    keys = () if flat and dataset.spec is None else view.keys
+    try:
+        parts = parts_of(declared, keys)
+    except UserError as error:
+        raise UserError(f"{where}: the view {view.name} cannot be read: {error}") from error
+    values = {part.key: _stored(node, part, dataset, where) for part in parts}
+    goal = _achieved_goal(declared)
+    if goal is not None and goal.key not in values:
+        values[goal.key] = _stored(node, goal, dataset, where)
+    rows = {len(value) for value in values.values()}
+    if rows != {steps + 1}:
+        raise UserError(f"{where}: {sorted(rows)} observations for {steps} steps; a set must store T + 1 (update it)")
+    if dataset.stale_goals and "desired_goal" in values:
+        desired = values["desired_goal"]
+        values["desired_goal"] = np.concatenate([desired[1:2], desired[1:]])
+    try:
+        columns = [part.flat(values[part.key], steps + 1) for part in parts]
+    except UserError as error:
+        raise UserError(f"{where}: {error}: the file and its metadata.json disagree; fetch the set again") from error
+    position = None if goal is None else values[goal.key].astype(np.float32)
+    return columns[0] if len(columns) == 1 else np.concatenate(columns, axis=-1), position
 
 
-def _leaf(node: Any, key: str) -> Any:
-    """Return what lies under ``a/b`` in nested mappings, or None."""
-    for part in key.split("/"):
-        if hasattr(node, "dtype") or part not in node:
-            return None
-        node = node[part]
-    return node
+def _achieved_goal(space: Space[Any]) -> Part | None:
+    """Return the part that says where the robot is, if it is a point in the plane."""
+    if not is_structured(space) or "achieved_goal" not in getattr(space, "spaces", {}):
+        return None
+    part, *others = parts_of(space, ("achieved_goal",))
+    return None if others or len(part.shape) != 1 else part
 
 
-def _nest(flat: dict[str, NDArray[Any]]) -> dict[str, Any]:
-    nested: dict[str, Any] = {}
-    for key, value in flat.items():
-        *parents, leaf = key.split("/")
-        node = nested
-        for parent in parents:
-            node = node.setdefault(parent, {})
-        node[leaf] = value
-    return nested
+def _stored(node: Any, part: Part, dataset: MinariSet, where: str) -> NDArray[Any]:
+    """Return the array of a part, shape (rows, *shape): tuples are stored as groups of ``_index_0``, or ``0`` in Arrow."""
+    for step in part.path:
+        names = [name for name in (str(step), f"_index_{step}") if not hasattr(node, "dtype") and name in node]
+        if not names:
+            raise UserError(f"{where}: no observation {part.key} in the file, which the view or the declared space needs")
+        node = node[names[0]]
+    name = f"{where}: observation {part.key}" if part.key else f"{where}: observations"
+    values = numeric(node, name)
+    refuse_infinite(as_type(values, np.float32), name)
+    if dataset.data_format != "hdf5" and values.ndim == 2 and values.shape[1:] != part.shape:
+        # Arrow and Parquet keep the axes of a box in one list
+        return values.reshape(len(values), *part.shape) if values.shape[1] == part.width else values
+    return values

@@ -3,9 +3,11 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from gymnasium.envs.registration import EnvSpec
+from gymnasium.spaces import Space
 from numpy.typing import NDArray
 
 from edp_lightning.data.sources.source import Source
@@ -22,9 +24,11 @@ class MixedSource:
 
     Attributes:
         sources: At least one.
+        own_box: Whether actions are scaled with the box that the sets state, which must then be the same.
     """
 
     sources: Sequence[Source]
+    own_box: bool = True
 
     def __post_init__(self) -> None:
         """Refuse sources that do not belong to one task.
@@ -35,8 +39,11 @@ class MixedSource:
         first, *others = self.sources
         for other in others:
             low, high = np.array_equal(first.action_low, other.action_low), np.array_equal(first.action_high, other.action_high)
-            if not (low and high):
-                raise UserError(f"data.mixture: {first.dataset_id} and {other.dataset_id} have different action boxes")
+            if self.own_box and not (low and high):
+                raise UserError(
+                    f"data.mixture: {first.dataset_id} and {other.dataset_id} have different action boxes; if their actions "
+                    "are in the same unit, set data.action_low and data.action_high to a box for both"
+                )
             if first.spec is not None and other.spec is not None:
                 refuse_mixed_versions(other.dataset_id, other.spec, first.spec)
 
@@ -71,6 +78,11 @@ class MixedSource:
         return self.sources[0].views
 
     @property
+    def observation_space(self) -> Space[Any] | None:
+        """Return the first one's space."""
+        return self.sources[0].observation_space
+
+    @property
     def no_environment(self) -> str:
         """Return why the first one names no environment."""
         return self.sources[0].no_environment
@@ -84,6 +96,16 @@ class MixedSource:
     def action_high(self) -> NDArray[np.float32]:
         """Return the common upper bounds."""
         return self.sources[0].action_high
+
+    @property
+    def whole_actions(self) -> bool:
+        """Return whether those of the first one are whole numbers."""
+        return self.sources[0].whole_actions
+
+    def check_actions(self, low: NDArray[np.float32], high: NDArray[np.float32]) -> None:
+        """Let each of them look."""
+        for source in self.sources:
+            source.check_actions(low, high)
 
     @property
     def score_reference(self) -> ScoreReference | None:

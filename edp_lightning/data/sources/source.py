@@ -2,10 +2,11 @@
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from gymnasium.envs.registration import EnvSpec
+from gymnasium.spaces import Space
 from numpy.typing import NDArray
 
 from edp_lightning.data.transitions import Episode
@@ -41,16 +42,31 @@ class Source(Protocol):
         """Views the stored arrays can give, the default first; None: all those of the environment's family."""
 
     @property
+    def observation_space(self) -> Space[Any] | None:
+        """Space of the stored observations, if the set declares one."""
+
+    @property
     def no_environment(self) -> str:
         """Why the set names no environment and what can be done; empty if it does name one."""
 
     @property
     def action_low(self) -> NDArray[np.float32]:
-        """Lower bounds of the actions, shape (action_dim,)."""
+        """Lower bounds of the actions, shape (action_dim,); infinite where the set states none."""
 
     @property
     def action_high(self) -> NDArray[np.float32]:
-        """Upper bounds of the actions, shape (action_dim,)."""
+        """Upper bounds of the actions, shape (action_dim,); infinite where the set states none."""
+
+    @property
+    def whole_actions(self) -> bool:
+        """Whether actions are whole numbers."""
+
+    def check_actions(self, low: NDArray[np.float32], high: NDArray[np.float32]) -> None:
+        """Refuse actions outside the bounds that are used, in sets where that means that the bounds are wrong.
+
+        Raises:
+            UserError: Naming the first one.
+        """
 
     @property
     def score_reference(self) -> ScoreReference | None:

@@ -1,15 +1,18 @@
 """Checks of what a Minari set stores, each with one message that names the place."""
 
+import errno
 import re
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from gymnasium.envs.registration import EnvSpec
-from gymnasium.spaces import Space
+from gymnasium.spaces import Box, Dict, Space
 from minari.serialization import deserialize_space
 from numpy.typing import NDArray
 
+from edp_lightning.environments.specs import read_spec
 from edp_lightning.errors import UserError
 
 
@@ -26,8 +29,51 @@ def episode_numbers(names: Iterable[str], where: str) -> list[int]:
     return sorted(int(name.removeprefix("episode_")) for name in wanted)
 
 
-def finite(node: Any, dtype: Any, where: str) -> NDArray[Any]:
-    """Return stored numbers, at least one axis, none NaN or infinite (in ``dtype``).
+def unreadable(path: Path, kind: str, error: Exception) -> UserError:
+    """Return the message for a file that could not be read.
+
+    Args:
+        path: The file.
+        kind: What it should be.
+        error: What reading said.
+    """
+    number = getattr(error, "errno", None)
+    if "unable to lock" in str(error) or number in (errno.EAGAIN, errno.EWOULDBLOCK):
+        return UserError(
+            f"{path} is locked: another program has it open for writing; wait for it or close it (on a file system without "
+            "locks set HDF5_USE_FILE_LOCKING=FALSE)"
+        )
+    if number in (errno.EACCES, errno.EPERM):
+        return UserError(f"{path} may not be read ({error}): change its permissions")
+    return UserError(f"{path} is truncated or not {kind} ({error}); fetch it again")
+
+
+def as_type(values: Any, dtype: Any) -> NDArray[Any]:
+    """Return numbers in a type; those that do not fit are infinite."""
+    with np.errstate(over="ignore"):
+        return np.asarray(values, dtype=dtype)
+
+
+def changes_in(values: NDArray[Any]) -> NDArray[np.int64] | None:
+    """Return how often each column changes from row to row, and how many of these changes float32 does not show, (2, columns).
+
+    None for types all of whose numbers float32 holds.
+    """
+    if values.dtype.itemsize <= 2 or values.dtype == np.float32:
+        return None
+    narrow = as_type(values, np.float32)
+    same = narrow[1:] == narrow[:-1]
+    counts = np.zeros((2, values.shape[1]), dtype=np.int64)
+    counts[0] = len(same)
+    columns = np.flatnonzero(same.any(axis=0))  # the others change in every row, and float32 shows it
+    changed = values[1:, columns] != values[:-1, columns]
+    counts[0, columns] = changed.sum(axis=0)
+    counts[1, columns] = (changed & same[:, columns]).sum(axis=0)
+    return counts
+
+
+def numeric(node: Any, where: str) -> NDArray[Any]:
+    """Return stored numbers in their own type, at least one axis.
 
     Raises:
         UserError: If they are something else.
@@ -38,13 +84,30 @@ def finite(node: Any, dtype: Any, where: str) -> NDArray[Any]:
         raise UserError(f"{where}: not numbers ({node.dtype})")
     if not node.shape:
         raise UserError(f"{where}: one row per step is expected here, the file has a single number")
-    with np.errstate(over="ignore"):  # what does not fit is infinite afterwards
-        values = np.asarray(node[()], dtype=dtype)
+    return np.asarray(node[()])
+
+
+def finite(node: Any, dtype: Any, where: str) -> NDArray[Any]:
+    """Return stored numbers, at least one axis, none NaN or infinite (in ``dtype``).
+
+    Raises:
+        UserError: If they are something else.
+    """
+    values = as_type(numeric(node, where), dtype)
+    refuse_infinite(values, where)
+    return values
+
+
+def refuse_infinite(values: NDArray[Any], where: str) -> None:
+    """Raise if there are NaN or infinite values.
+
+    Raises:
+        UserError: Naming the first row with one.
+    """
     good = np.isfinite(values)
     if not good.all():
         row = int(np.argwhere(~good)[0][0])
         raise UserError(f"{where} hold NaN or infinite values (first in row {row}): clean the set before training")
-    return values
 
 
 def one_per_step(node: Any, dtype: Any, where: str) -> NDArray[Any]:
@@ -78,6 +141,13 @@ def space(metadata: dict[str, Any], key: str, where: str) -> Space[Any]:
         raise UserError(f"{where}: {key} in metadata.json cannot be read ({_line(error)}); fetch the set again") from error
 
 
+def space_of(node: Any) -> Space[Any]:
+    """Return a space that what is stored of an episode fits, for sets that declare none; rows are the first axis."""
+    if hasattr(node, "dtype"):
+        return Box(-np.inf, np.inf, tuple(node.shape[1:]), np.float64)
+    return Dict({name: space_of(node[name]) for name in node})
+
+
 def environment_spec(metadata: dict[str, Any], key: str, where: str) -> EnvSpec | None:
     """Return an environment from metadata.json, None where none is named.
 
@@ -87,7 +157,7 @@ def environment_spec(metadata: dict[str, Any], key: str, where: str) -> EnvSpec 
     if not metadata.get(key):
         return None
     try:
-        return EnvSpec.from_json(metadata[key])
+        return read_spec(metadata[key])
     except Exception as error:  # Gymnasium's reader raises many types
         raise UserError(f"{where}: {key} in metadata.json cannot be read ({_line(error)}); fetch the set again") from error
 

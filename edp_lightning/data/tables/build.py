@@ -7,6 +7,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from edp_lightning.data.sources.bounds import outside
 from edp_lightning.data.tables.rewards import RewardMap, RewardTransform, fit_reward_map
 from edp_lightning.data.tables.table import widths
 from edp_lightning.data.transitions import Episode, Terminals, apply_terminals, chunk_actions, n_step_rows, relabel, usable_rows
@@ -79,8 +80,12 @@ class TableFacts:
         terminated_steps: Steps after which the task had ended.
         truncated_episodes: Episodes that were cut.
         actions_at_bound: Share of transitions with an action within 0.001 of a bound.
+        actions_outside: Share of steps whose action leaves the box by more than a thousandth of it, and is clipped.
         observation_mean: Mean of each dimension of the observations.
         observation_std: Standard deviation (unbiased) of each dimension.
+        observation_low: Smallest value of each dimension.
+        observation_high: Largest value of each dimension.
+        vanished_changes: For each dimension the share of the stored changes from step to step that float32 does not show.
         entry_mean: Mean of all entries of all observations.
         entry_std: Their standard deviation (unbiased).
     """
@@ -99,8 +104,12 @@ class TableFacts:
     terminated_steps: int
     truncated_episodes: int
     actions_at_bound: float
+    actions_outside: float
     observation_mean: tuple[float, ...]
     observation_std: tuple[float, ...]
+    observation_low: tuple[float, ...]
+    observation_high: tuple[float, ...]
+    vanished_changes: tuple[float, ...]
     entry_mean: float
     entry_std: float
 
@@ -148,8 +157,12 @@ class _Moments:
         self.count = 0
         self.mean = np.zeros(width)
         self.squares = np.zeros(width)
+        self.low = np.full(width, np.inf)
+        self.high = np.full(width, -np.inf)
 
     def add(self, values: Floats) -> None:
+        self.low = np.minimum(self.low, values.min(axis=0))
+        self.high = np.maximum(self.high, values.max(axis=0))
         wide = values.astype(np.float64)
         mean = wide.mean(axis=0)
         wide -= mean
@@ -190,7 +203,8 @@ def build_table(episodes: Iterable[Episode], recipe: TableRecipe, sink: RowSink)
     rewards: list[Floats] = []
     ends: list[NDArray[np.bool_]] = []
     stored_total, stored_count, stored_low, stored_high = 0.0, 0, np.inf, -np.inf
-    terminated_steps = truncated = at_bound = 0
+    terminated_steps = truncated = at_bound = outside_box = 0
+    changes: NDArray[np.int64] | int = 0
     observation_dim = action_dim = 0
     parts: list[int] = []
     for stored in episodes:
@@ -205,7 +219,10 @@ def build_table(episodes: Iterable[Episode], recipe: TableRecipe, sink: RowSink)
         rewards.append(episode.reward)
         ends.append(episode.terminated)
         _, terminated, length = n_step_rows(episode.reward, episode.terminated, *_window(steps, recipe))
+        if stored.changes is not None:
+            changes = changes + stored.changes
         action = episode.action
+        outside_box += int(outside(action, low, high).sum())
         if (low != -1).any() or (high != 1).any():  # otherwise the arithmetic would only round
             action = 2 * (action - low) / (high - low) - 1
         action = chunk_actions(np.clip(action, -bound, bound), recipe.action_chunk)
@@ -247,11 +264,22 @@ def build_table(episodes: Iterable[Episode], recipe: TableRecipe, sink: RowSink)
         terminated_steps=terminated_steps,
         truncated_episodes=truncated,
         actions_at_bound=at_bound / moments.count,
+        actions_outside=outside_box / sum(len(r) for r in rewards),
         observation_mean=tuple(moments.mean.tolist()),
         observation_std=tuple(moments.std().tolist()),
+        observation_low=tuple(moments.low.tolist()),
+        observation_high=tuple(moments.high.tolist()),
+        vanished_changes=_shares(changes, observation_dim),
         entry_mean=entry_mean,
         entry_std=entry_std,
     )
+
+
+def _shares(changes: NDArray[np.int64] | int, width: int) -> tuple[float, ...]:
+    if isinstance(changes, int):
+        return (0.0,) * width
+    shares: list[float] = (changes[1] / np.maximum(changes[0], 1)).tolist()
+    return tuple(shares)
 
 
 def _window(steps: int, recipe: TableRecipe) -> tuple[NDArray[np.int64], int, float]:

@@ -29,6 +29,10 @@ class RewardMap(NamedTuple):
         """Return rewards in training's units, float32, same shape."""
         return ((reward + self.shift) * self.scale + self.offset).astype(np.float32)
 
+    def __str__(self) -> str:
+        """Return the formula."""
+        return f"(r + {self.shift:g}) * {self.scale:g} + {self.offset:g}"
+
 
 def fit_reward_map(rewards: Sequence[Floats], transform: RewardTransform, shift: float = 0.0, scale: float = 1.0) -> RewardMap:
     """Return what a transform does to the rewards of this dataset, and to any later reward of the same task.
