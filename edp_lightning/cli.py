@@ -256,9 +256,10 @@ def _toy(args: list[str]) -> None:
 
 
 def _figure(args: list[str]) -> None:
+    from edp_lightning.figures.run_figure import run_figure_command
     from edp_lightning.figures.tsne import tsne_command
 
-    figures = {"tsne": tsne_command}
+    figures = {"run": run_figure_command, "tsne": tsne_command}
     if not args or args[0] not in figures:
         raise UserError(f"figure needs the name of one: {', '.join(figures)}; got {args[0] if args else 'nothing'}")
     figures[args[0]](args[1:])
