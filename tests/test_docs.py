@@ -1,0 +1,160 @@
+"""The pages name options, commands and files that exist. That links lead somewhere is checked when the site is built."""
+
+import contextlib
+import inspect
+import io
+import re
+import shlex
+import sys
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import lightning as L
+import pytest
+
+from edp_lightning.algorithms.registry import built_in
+from edp_lightning.cli import FORCED_CALLBACKS, main
+from edp_lightning.data.datamodule import OfflineDataModule
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+NAMES = [page.relative_to(ROOT).as_posix() for page in PAGES]
+
+FIT_OPTIONS = {"config", "ckpt_path", "seed_everything", "output", "run_name", "print_config", "model", "help", "version"}
+"""Options of fit, validate, test and predict that belong to no section."""
+
+COMMANDS = {"fit", "validate", "test", "predict", "collect", "data", "toy", "figure"}
+WITH_SECOND_WORD = {"data", "figure"}
+PLACES = (
+    "",
+    "edp_lightning",
+    "benchmarks",
+    "docs",
+    "edp_lightning/algorithms",
+    "edp_lightning/environments",
+    "edp_lightning/policies",
+)
+"""Folders that a page may leave out before a path."""
+
+PLACEHOLDER = re.compile(r"[A-Z]{2,}|\.\.\.|^~|^/|seed0|^runs|^build|:")
+"""Paths of a run, of the user's machine, or with a word in capitals to be filled in."""
+
+
+@cache
+def options_of_sections() -> dict[str, set[str]]:
+    def names(*classes: type) -> set[str]:
+        return {name for c in classes for name in inspect.signature(c.__init__).parameters} - {"self"}
+
+    sections = {section: names(callback) for section, callback in FORCED_CALLBACKS.items()}
+    return sections | {"model": names(*built_in().values()), "data": names(OfflineDataModule), "trainer": names(L.Trainer)}
+
+
+def code(text: str) -> Iterator[str]:
+    """Yield the code of a page: spans, fenced and indented blocks."""
+    for fence in re.findall(r"^```\w*\n(.*?)^```", text, re.DOTALL | re.MULTILINE):
+        yield fence
+    rest = re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE)
+    for line in rest.splitlines():
+        if line.startswith("    "):
+            yield line
+        else:
+            yield from re.findall(r"`([^`]+)`", line)
+
+
+def commands(text: str) -> Iterator[list[str]]:
+    """Yield the arguments of each command of this program, lines that end in a backslash joined."""
+    for line in re.sub(r"\\\n\s*", " ", text).splitlines():
+        found = re.search(r"-m edp_lightning ([^`]*)", line.partition("  #")[0])
+        if found and (line.startswith("    ") or "`" in line):
+            yield shlex.split(found[1])
+
+
+@cache
+def help_of(*words: str) -> str:
+    shown = io.StringIO()
+    with contextlib.redirect_stdout(shown), pytest.raises(SystemExit) as stop:
+        main([*words, "--help"])
+    assert stop.value.code == 0, words
+    return shown.getvalue()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=NAMES)
+def test_options_exist(page):
+    sections = options_of_sections()
+    pattern = re.compile(r"(?<![\w./])(?:--)?(" + "|".join(sections) + r")\.([a-z_]\w*)(?![\w/(])")
+    named = {(section, option) for part in code(page.read_text()) for section, option in pattern.findall(part)}
+    unknown = {f"{section}.{option}" for section, option in named if option not in sections[section] | {"callbacks"}}
+    assert unknown - {f"{section}.{ending}" for section in sections for ending in ("py", "yaml")} == set()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=NAMES)
+def test_files_exist(page):
+    missing = []
+    for part in code(page.read_text()):
+        for word in re.findall(r"[\w./*~{},:-]+", part):
+            alternatives = [word]
+            if braces := re.search(r"\{([^}]*)\}", word):
+                alternatives = [word.replace(braces[0], choice) for choice in braces[1].split(",")]
+            for path in alternatives:
+                named = (re.search(r"\.(py|md|yaml|ipynb|cpp|h)$", path) and "/" in path) or path.startswith("configs/")
+                if named and not PLACEHOLDER.search(path) and not any(any((ROOT / p).glob(path.rstrip("/"))) for p in PLACES):
+                    missing.append(path)
+    assert missing == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=NAMES)
+def test_commands_and_their_options_exist(page):
+    for arguments in commands(page.read_text()):
+        command = arguments[0]
+        assert command in COMMANDS or command == "--help", arguments
+        options = {word[2:].partition("=")[0] for word in arguments if re.match(r"--[a-z]", word)}
+        if command in ("fit", "validate", "test", "predict"):
+            plain = {option for option in options if "." not in option}
+            assert plain <= FIT_OPTIONS, arguments
+        elif command in COMMANDS:
+            text = help_of(*arguments[: 1 + (command in WITH_SECOND_WORD)])
+            assert [option for option in options if f"--{option}" not in text] == [], arguments
+
+
+def test_readme_is_short():
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 150
+
+
+def test_the_figure_of_the_readme_is_small():
+    (picture,) = re.findall(r"!\[[^]]*\]\(([^)]+)\)", (ROOT / "README.md").read_text())
+    assert 10_000 < (ROOT / picture).stat().st_size < 300_000
+
+
+def blocks(page: str) -> list[str]:
+    return re.findall(r"^```python\n(.*?)^```", (ROOT / page).read_text(), re.DOTALL | re.MULTILINE)
+
+
+def test_the_algorithm_of_the_page_trains(tmp_path, monkeypatch, pendulum_set):
+    """As the page says: a file of the user's own, trained by the command line, resumed, bit for bit."""
+    (source,) = blocks("docs/adding_an_algorithm.md")
+    (tmp_path / "my_package.py").write_text(source)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "my_package", raising=False)
+    import my_package
+    from lightning.pytorch import Trainer
+
+    data = OfflineDataModule(pendulum_set, batch_size=8, steps_per_epoch=20)
+    model = my_package.LeastSquares(width=16, lr=1e-2)
+    trainer = Trainer(
+        max_steps=200, max_epochs=-1, accelerator="cpu", logger=False, enable_progress_bar=False, default_root_dir=tmp_path,
+        enable_checkpointing=False, enable_model_summary=False, num_sanity_val_steps=0, limit_val_batches=0,
+    )  # fmt: skip
+    trainer.fit(model, datamodule=data)
+    assert trainer.global_step == 200
+    batch = data.transitions
+    error = (model.choose(model.normalizer(batch.observation), []) - batch.action).square().mean()
+    assert error < 0.9 * batch.action.square().mean()  # better than doing nothing
+
+
+def test_the_arrays_of_the_readme_are_a_dataset(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    exec(blocks("README.md")[0], {})
+    main(["data", "show", "npz:robot.npz"])
+    shown = capsys.readouterr().out
+    assert re.search(r"episodes\W+20\b", shown)
