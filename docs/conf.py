@@ -9,7 +9,6 @@ from typing import Any
 from edp_lightning import __version__
 
 project = "edp_lightning"
-author = "the edp_lightning authors"
 release = __version__
 root_doc = "docs/index"
 include_patterns = ["docs/**", "benchmarks/README.md", "CHANGELOG.md", "CONTRIBUTING.md"]
@@ -37,6 +36,7 @@ html_theme = "furo"
 html_title = "edp_lightning"
 html_extra_path = ["_site"]  # index.html leads to docs/index.html
 html_show_sourcelink = False
+html_show_copyright = False
 html_copy_source = False
 
 linkcheck_timeout = 20

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import lightning as L
 import pytest
@@ -52,8 +53,7 @@ def options_of_sections() -> dict[str, set[str]]:
 
 def code(text: str) -> Iterator[str]:
     """Yield the code of a page: spans, fenced and indented blocks."""
-    for fence in re.findall(r"^```\w*\n(.*?)^```", text, re.DOTALL | re.MULTILINE):
-        yield fence
+    yield from re.findall(r"^```\w*\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
     rest = re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE)
     for line in rest.splitlines():
         if line.startswith("    "):
@@ -152,9 +152,20 @@ def test_the_algorithm_of_the_page_trains(tmp_path, monkeypatch, pendulum_set):
     assert error < 0.9 * batch.action.square().mean()  # better than doing nothing
 
 
-def test_the_arrays_of_the_readme_are_a_dataset(tmp_path, monkeypatch, capsys):
+def test_what_the_readme_does_with_own_data_works(tmp_path, monkeypatch, capsys):
+    """Its arrays are a dataset, and its lines of Python train on them and act."""
     monkeypatch.chdir(tmp_path)
-    exec(blocks("README.md")[0], {})
+    arrays, training = blocks("README.md")
+    exec(arrays, {})
     main(["data", "show", "npz:robot.npz"])
-    shown = capsys.readouterr().out
-    assert re.search(r"episodes\W+20\b", shown)
+    assert re.search(r"episodes\W+20\b", capsys.readouterr().out)
+    assert "max_steps=1000" in training
+    names = exec_in(training.replace("max_steps=1000", "max_steps=2"))
+    assert names["action"].shape == (2,)
+    assert (abs(names["action"]) <= 1).all()
+
+
+def exec_in(source: str) -> dict[str, Any]:
+    names: dict[str, Any] = {}
+    exec(source, names)
+    return names

@@ -93,12 +93,38 @@ def _draw_curve(ax: Any, curve: Curve) -> None:
     ax.grid(alpha=0.3)
 
 
-def run_figure_command(args: list[str]) -> None:
-    """Run ``figure run``: draw a finished run into a picture.
+def draw_run_folder(folder: str, checkpoint: str, episodes: int, seed: int, output: str) -> Path:
+    """Draw a run into a picture: episodes of its policy in its maze, its score and the error of its critics over training.
+
+    Args:
+        folder: The run's folder, ``OUTPUT/DATASET/RUN_NAME-seedSEED``.
+        checkpoint: Whose policy plays, ``last`` or ``best``.
+        episodes: Episodes to play, at least 1.
+        seed: Seed of the first one; evaluations begin with 10000.
+        output: Picture to write.
+
+    Returns:
+        The picture's path.
 
     Raises:
         UserError: If the run, its dataset, the output or the extra ``plot`` is not to be had.
     """
+    if episodes < 1:
+        raise UserError(f"--episodes must be at least 1; got {episodes}")
+    path = check_output(output)
+    curves = read_curves(folder)
+    policy = load_policy(folder, checkpoint)
+    environment = evaluation_of(folder, checkpoint)
+    maze, ways = None if environment is None else maze_of(environment), []
+    if environment is not None and maze is not None:
+        ways = trace(environment, policy.act, range(seed, seed + episodes))
+    draw_run(curves, maze, ways).savefig(path, dpi=100)
+    print(f"{folder}: {path}")
+    return path
+
+
+def run_figure_command(args: list[str]) -> None:
+    """Run ``figure run``; see :func:`draw_run_folder`."""
     parser = argparse.ArgumentParser(
         "edp_lightning figure run",
         description="Draw a run: episodes of its policy in its maze, its score and the error of its critics over training.",
@@ -108,18 +134,7 @@ def run_figure_command(args: list[str]) -> None:
     parser.add_argument("--episodes", type=int, default=20, help="episodes to play (default: 20)")
     parser.add_argument("--seed", type=int, default=10_000, help="seed of the first episode (default: 10000, as evaluations)")
     parser.add_argument("--output", default="run.png", help="picture to write (default: run.png)")
-    options = parser.parse_args(args)
-    if options.episodes < 1:
-        raise UserError(f"--episodes must be at least 1; got {options.episodes}")
-    path = check_output(options.output)
-    curves = read_curves(options.folder)
-    policy = load_policy(options.folder, options.checkpoint)
-    environment = evaluation_of(options.folder, options.checkpoint)
-    maze, ways = None if environment is None else maze_of(environment), []
-    if environment is not None and maze is not None:
-        ways = trace(environment, policy.act, range(options.seed, options.seed + options.episodes))
-    draw_run(curves, maze, ways).savefig(path, dpi=100)
-    print(f"{options.folder}: {path}")
+    draw_run_folder(**vars(parser.parse_args(args)))
 
 
 def maze_of(environment: EvaluationEnvironment) -> tuple[Sequence[Sequence[Any]], float] | None:
