@@ -34,6 +34,8 @@ napoleon_use_ivar = True  # "Attributes:" beside the fields of a NamedTuple woul
 
 html_theme = "furo"
 html_title = "edp_lightning"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
 html_extra_path = ["_site"]  # index.html leads to docs/index.html
 html_show_sourcelink = False
 html_show_copyright = False

@@ -17,6 +17,7 @@ import pytest
 from edp_lightning.algorithms.registry import built_in
 from edp_lightning.cli import FORCED_CALLBACKS, main
 from edp_lightning.data.datamodule import OfflineDataModule
+from tests.conftest import scalars
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -131,25 +132,28 @@ def blocks(page: str) -> list[str]:
 
 
 def test_the_algorithm_of_the_page_trains(tmp_path, monkeypatch, pendulum_set):
-    """As the page says: a file of the user's own, trained by the command line, resumed, bit for bit."""
+    """As the page says: a file of the user's own, named on the command line; it learns, and goes on bit for bit."""
     (source,) = blocks("docs/adding_an_algorithm.md")
     (tmp_path / "my_package.py").write_text(source)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "my_package", raising=False)
-    import my_package
-    from lightning.pytorch import Trainer
 
-    data = OfflineDataModule(pendulum_set, batch_size=8, steps_per_epoch=20)
-    model = my_package.LeastSquares(width=16, lr=1e-2)
-    trainer = Trainer(
-        max_steps=200, max_epochs=-1, accelerator="cpu", logger=False, enable_progress_bar=False, default_root_dir=tmp_path,
-        enable_checkpointing=False, enable_model_summary=False, num_sanity_val_steps=0, limit_val_batches=0,
-    )  # fmt: skip
-    trainer.fit(model, datamodule=data)
-    assert trainer.global_step == 200
-    batch = data.transitions
-    error = (model.choose(model.normalizer(batch.observation), []) - batch.action).square().mean()
-    assert error < 0.9 * batch.action.square().mean()  # better than doing nothing
+    def train(name: str, steps: int, *more: str) -> list[tuple[int, float]]:
+        main(
+            [
+                "fit", "--model=my_package.LeastSquares", "--model.width=16", "--model.lr=0.01", "--trainer.accelerator=cpu",
+                f"--data.dataset={pendulum_set}", "--data.batch_size=8", "--data.steps_per_epoch=20",
+                "--trainer.log_every_n_steps=20", "--trainer.enable_model_summary=false", f"--output={tmp_path}",
+                f"--run_name={name}", f"--trainer.max_steps={steps}", *more,
+            ]
+        )  # fmt: skip
+        return scalars(tmp_path / "tests-pendulum-v0" / f"{name}-seed0")["actor/loss"]
+
+    whole = train("whole", 200)
+    train("parts", 100)
+    assert train("parts", 200, "--ckpt_path=last") == whole
+    assert len(whole) == 10
+    assert whole[-1][1] < 0.8 * whole[0][1]
 
 
 def test_what_the_readme_does_with_own_data_works(tmp_path, monkeypatch, capsys):
