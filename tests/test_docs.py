@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
+import numpy as np
 import pytest
 
 from edp_lightning.algorithms.registry import built_in
@@ -167,6 +168,30 @@ def test_what_the_readme_does_with_own_data_works(tmp_path, monkeypatch, capsys)
     names = exec_in(training.replace("max_steps=1000", "max_steps=2"))
     assert names["action"].shape == (2,)
     assert (abs(names["action"]) <= 1).all()
+
+
+def test_the_pages_lines_of_python_work(tmp_path, monkeypatch, pendulum_set):
+    monkeypatch.chdir(tmp_path)
+    training, episode, _ = blocks("docs/python.md")
+    names = exec_in(training)
+    assert names["trainer"].global_step == 200
+    assert abs(names["action"] - 0.5) < 0.3  # of one draw; the mean over many is nearer
+    import gymnasium as gym
+
+    class Still:
+        """Never pushes the pendulum."""
+
+        def reset(self, seed):
+            self.seed = seed
+
+        def act(self, observation):
+            assert observation.shape == (3,)
+            return np.zeros(1, dtype=np.float32)
+
+    env, still = gym.make("Pendulum-v1"), Still()
+    total = exec_in(episode)["play"](still, env, seed=3)
+    assert -2000 < total < 0
+    assert still.seed == 3
 
 
 def exec_in(source: str) -> dict[str, Any]:
