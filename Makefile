@@ -1,4 +1,4 @@
-# make train | test | lint | tensorboard. Everything is installed into .venv on first use.
+# make train | test | lint | docs | tensorboard. Everything is installed into .venv on first use.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -7,12 +7,12 @@ RESUME ?=
 ARGS ?=
 PORT ?= 6006
 
-.PHONY: train test test-slow lint tensorboard clean
+.PHONY: train test test-slow lint docs docs-links tensorboard clean
 
 $(BIN)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade pip
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[test,plot,notebooks]'
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[test,plot,notebooks,docs]'
 	touch $@
 
 # Without a GPU the 64 critics of the paper take days: an overlay trains fewer of them, and says so.
@@ -36,8 +36,17 @@ lint: $(BIN)/.installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# Pages of modules that are gone would be read again: the folder is made anew.
+docs: $(BIN)/.installed
+	rm -rf docs/api/generated
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet --jobs auto -c docs . build/docs
+	@echo "open build/docs/index.html"
+
+docs-links: $(BIN)/.installed
+	$(BIN)/python -m sphinx --builder linkcheck --quiet -c docs . build/docs-links
+
 tensorboard: $(BIN)/.installed
 	$(BIN)/tensorboard --logdir runs --port $(PORT)
 
 clean:
-	rm -rf $(VENV) *.egg-info build dist .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) *.egg-info build dist docs/api/generated .pytest_cache .mypy_cache .ruff_cache

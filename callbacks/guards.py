@@ -21,8 +21,8 @@ class NumericsGuard(L.Callback):
 
     Args:
         every_n_steps: Gradient steps between looks at the values.
-        q_bound: Mean |Q| above which a warning is given; when not given, twice what the data allow:
-            max |reward| / (1 - discount).
+        q_bound: Mean magnitude of Q above which a warning is given; when not given, twice what the data allow: the largest
+            magnitude of a reward divided by (1 - discount).
     """
 
     def __init__(self, every_n_steps: int = 100, q_bound: float | None = None) -> None:

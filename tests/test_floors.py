@@ -1,6 +1,7 @@
 """The rooms of the package and what each may know: a room imports only from rooms below it."""
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -54,6 +55,19 @@ def test_every_room_has_a_floor():
         path.stem for path in PACKAGE.iterdir() if path.suffix == ".py" or (path.is_dir() and (path / "__init__.py").exists())
     }
     assert rooms - {"__init__"} <= set(FLOOR_OF)
+
+
+def test_contributing_shows_the_rooms_on_their_floors():
+    text = (PACKAGE.parent / "CONTRIBUTING.md").read_text()
+    (picture,) = re.findall(r"^```\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    storeys = re.split(r"^.*[┌├└].*$", picture, flags=re.MULTILINE)[1:-1]  # from the roof down
+    shown = {
+        name: len(storeys) - number for number, storey in enumerate(storeys) for name in re.findall(r"\w+(?=/|\.py)", storey)
+    }
+    rooms = {path.stem for path in PACKAGE.iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()} - {"__init__"}
+    assert rooms <= set(shown)
+    floors = sorted({(FLOOR_OF[room], shown[room]) for room in rooms})
+    assert [storey for _, storey in floors] == list(range(1, len(storeys) + 1))
 
 
 def test_no_room_imports_from_a_higher_floor():

@@ -76,6 +76,7 @@ class OfflineAlgorithm(L.LightningModule, ABC):
         self.automatic_optimization = False
         self.strict_loading = True
         self.gradient_clip_val = gradient_clip_val
+        self.hidden_precision: HiddenPrecision = hidden_precision
         self.seed = seed
         self._learners: dict[str, Learner] = {}
         self._optimizers_now: dict[str, Any] = {}
@@ -151,7 +152,7 @@ class OfflineAlgorithm(L.LightningModule, ABC):
             self.hparams[name] = agreed_width(name, self.hparams[name], getattr(data, name, None), getattr(data, "dataset", ""))
             setattr(self, name, self.hparams[name])
         self.root_device = self.device if self._trainer is None else self.trainer.strategy.root_device
-        self.hidden_dtype = hidden_dtype(self.hparams["hidden_precision"], self.root_device)
+        self.hidden_dtype = hidden_dtype(self.hidden_precision, self.root_device)
         self.normalizer = ObservationNormalizer(self.observation_dim)
         self.action_scaler = ActionScaler(self.action_dim)
         scales = scales_of(data)

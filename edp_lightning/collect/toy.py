@@ -49,7 +49,7 @@ class TwoStepEnv(gym.Env[NDArray[np.float64], NDArray[np.float32]]):
 
 
 def behavior_action(state: float, time: int, index: int, rng: np.random.Generator) -> float:
-    """Return the data's action: far from 0 first (|s1| = U^(1/2.3), 34 of 500 uniform), then almost nowhere.
+    """Return the data's action: far from 0 first (its magnitude is U^(1/2.3), 34 of 500 uniform), then almost nowhere.
 
     Args:
         state: Current s.

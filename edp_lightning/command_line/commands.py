@@ -60,8 +60,15 @@ def _toy(arguments: list[str], run_command: RunCommand) -> None:
 def _figure(arguments: list[str], run_command: RunCommand) -> None:
     from edp_lightning.command_line.parsers import PlainParser
 
-    parser = PlainParser(prog=f"{PROGRAM} figure", description="Draw a picture of datasets.")
+    parser = PlainParser(prog=f"{PROGRAM} figure", description="Draw a run, or the states of datasets.")
     figures = parser.add_subparsers(dest="figure", required=True, title="figures", metavar="FIGURE")
+    summary = "Draw a run: episodes of its policy in its maze, its score and the error of its critics over training."
+    run = figures.add_parser("run", help=summary, description=summary)
+    run.add_argument("folder", help="the run's folder, OUTPUT/DATASET/RUN_NAME-seedSEED")
+    run.add_argument("--checkpoint", choices=("last", "best"), default="last", help="whose policy plays (default: last)")
+    run.add_argument("--episodes", type=int, default=20, help="episodes to play (default: 20)")
+    run.add_argument("--seed", type=int, default=10_000, help="seed of the first episode (default: 10000, as evaluations)")
+    run.add_argument("--output", default="run.png", help="picture to write (default: run.png)")
     summary = "Draw random states of datasets by t-SNE, coloured by the return of their trajectory."
     tsne = figures.add_parser("tsne", help=summary, description=summary)
     tsne.add_argument("--dataset", nargs="+", action="extend", required=True, help="a set on this machine; repeatable")
@@ -69,11 +76,15 @@ def _figure(arguments: list[str], run_command: RunCommand) -> None:
     tsne.add_argument("--view", help="observation view of all sets; each one's default when not given")
     tsne.add_argument("--seed", type=int, default=0, help="seed of the states and of t-SNE (default: 0)")
     tsne.add_argument("--output", default="tsne.png", help="picture to write (default: tsne.png)")
-    options = parser.parse_args(arguments)
+    options = vars(parser.parse_args(arguments))
+    if options.pop("figure") == "run":
+        from edp_lightning.figures.run_figure import draw_run_folder
 
+        draw_run_folder(**options)
+        return
     from edp_lightning.figures.tsne import draw_datasets
 
-    draw_datasets(options.dataset, options.states, options.view, options.seed, options.output)
+    draw_datasets(options["dataset"], options["states"], options["view"], options["seed"], options["output"])
 
 
 COMMANDS: dict[str, Command] = {
@@ -84,6 +95,6 @@ COMMANDS: dict[str, Command] = {
     "collect": Command("datasets", "Collect a maze or toy dataset on this machine, without downloads.", _collect),
     "data": Command("datasets", "Show and check a dataset, or write it as a Minari set.", _data),
     "toy": Command("figures", "Train on the paper's two-step task and draw its figure: minutes on a CPU.", _toy),
-    "figure": Command("figures", "Draw the states of datasets (t-SNE).", _figure),
+    "figure": Command("figures", "Draw a run, or the states of datasets (t-SNE).", _figure),
 }
 """Name -> command, in the order of ``--help``."""

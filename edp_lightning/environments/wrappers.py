@@ -61,7 +61,8 @@ class MazeProgress(gym.Wrapper[Any, Any, Any, Any]):
     """Fixes the goal if asked to, and reports progress that shows before success does.
 
     ``info[PROGRESS]`` holds ``distance_left``: smallest length in metres of the way to the goal so far in the episode, and
-    for robots that can fall ``fallen``: 1 while the torso is upside down.
+    for robots that can fall ``fallen``: 1 while the torso is upside down. ``position`` is where the robot is, x and y in
+    metres, shape (2,), whatever a view shows of it.
 
     Args:
         env: A maze of gymnasium-robotics.
@@ -79,6 +80,7 @@ class MazeProgress(gym.Wrapper[Any, Any, Any, Any]):
         self._torso_quaternion = torso_quaternion
         self._navigator = Navigator(self._maze.maze)
         self._left = np.inf
+        self.position = np.full(2, np.nan)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Reset; the start keeps the environment's own noise."""
@@ -88,12 +90,14 @@ class MazeProgress(gym.Wrapper[Any, Any, Any, Any]):
             self._maze.update_target_site_pos()
             observation = {**observation, "desired_goal": self._maze.goal.copy()}
         self._left = np.inf
+        self.position = np.array(observation["achieved_goal"])
         return observation, info
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
         """Step and measure the way left."""
         observation, reward, terminated, truncated, info = self.env.step(action)
-        self._left = min(self._left, self._navigator.way_left(observation["achieved_goal"], self._maze.goal))
+        self.position = np.array(observation["achieved_goal"])
+        self._left = min(self._left, self._navigator.way_left(self.position, self._maze.goal))
         progress = {"distance_left": self._left}
         if self._torso_quaternion is not None:
             _, x, y, _ = observation["observation"][self._torso_quaternion : self._torso_quaternion + 4]

@@ -1,1 +1,4 @@
-"""Figures: the two-step task, t-SNE of datasets, calibration of Q. Matplotlib and scikit-learn come with the extra ``plot``."""
+"""Figures: runs, the two-step task, t-SNE of datasets, calibration of Q.
+
+Matplotlib and scikit-learn come with the extra ``plot``.
+"""

@@ -9,8 +9,8 @@ from typing import Any
 
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 
-from edp_lightning.runs.checkpoint_io import read_checkpoint
 from edp_lightning.errors import UserError
+from edp_lightning.runs.checkpoint_io import read_checkpoint
 
 NAMED_CHECKPOINTS = ("last", "best")
 """Values of --ckpt_path that mean a file in the run's folder."""

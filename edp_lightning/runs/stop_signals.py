@@ -7,7 +7,7 @@ from types import FrameType
 from typing import Any
 
 
-class StopRequested(BaseException):  # noqa: N818  (no error; and not an Exception, which foreign code might swallow)
+class StopRequested(BaseException):
     """Raised by a stop signal where it may interrupt."""
 
 

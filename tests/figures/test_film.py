@@ -6,8 +6,10 @@ import pytest
 import torch
 
 from edp_lightning.data.datamodule import OfflineDataModule
+from edp_lightning.environments.families import ObservationView
+from edp_lightning.environments.recipe import EvaluationEnvironment, environment_spec
 from edp_lightning.errors import UserError
-from edp_lightning.figures.film import draw_ways, film
+from edp_lightning.figures.film import draw_ways, film, trace
 
 
 class Counter(gym.Env):
@@ -73,3 +75,27 @@ def test_the_two_step_task_draws_no_pictures(toy_set):
     data.setup("validate")
     with pytest.raises(UserError, match="draws no pictures"):
         film(data.environment, act)
+
+
+def test_ways_start_where_the_robot_starts_and_end_at_the_goal():
+    """A policy that heads for the goal, three cells to the right of the start in an open corridor, and one that flees it."""
+    maze = [[1] * 6, [1, "r", 0, 0, "g", 1], [1] * 6]
+    environment = EvaluationEnvironment(
+        environment_spec("PointMaze_UMaze-v3", {"maze_map": maze, "continuing_task": False}).to_json(),
+        ObservationView("goal", ("observation", "desired_goal")),
+        max_episode_steps=150,
+        score_reference=None,
+        success=True,
+    )
+
+    def towards(observation, generators):
+        return (observation[:, 4:] - observation[:, :2]).clamp(-1, 1)
+
+    ways = trace(environment, towards, [1, 2])
+    for way in ways:
+        assert way.success
+        np.testing.assert_allclose(way.position[0], [-1.5, 0.0], atol=0.26)
+        np.testing.assert_allclose(way.position[-1], [1.5, 0.0], atol=0.25 + 0.45)  # noise of the goal, and its radius
+    assert not np.array_equal(ways[0].position[0], ways[1].position[0])
+    (fled,) = trace(environment, lambda observation, generators: -towards(observation, generators), [1])
+    assert not fled.success and len(fled.position) == 151

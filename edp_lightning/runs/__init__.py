@@ -1,0 +1,1 @@
+"""What survives crashes: run folders, checkpoint files, ranks, stop signals, random streams."""
