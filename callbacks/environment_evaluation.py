@@ -20,6 +20,7 @@ from edp_lightning.evaluation.metrics import evaluation_scores
 from edp_lightning.evaluation.results import checkpoint_facts, result_record
 from edp_lightning.evaluation.rollout import EpisodeResult, rollout
 from edp_lightning.runs.checkpoint_io import read_checkpoint
+from edp_lightning.runs.processes import check_script_is_guarded
 from edp_lightning.runs.ranks import gather_objects, largest_over_ranks
 
 WORTH_WORKERS = 20_000
@@ -88,11 +89,14 @@ class EnvironmentEvaluation(L.Callback):
         self._postponed = False
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Refuse a background evaluation beside several ranks."""
+        """Refuse a background evaluation beside several ranks, and processes that would train as well."""
         if self.background and trainer.world_size > 1:
             raise UserError(
                 "evaluation.background is for one device: with several, ranks share out the episodes; set it to false"
             )
+        environment = getattr(getattr(trainer, "datamodule", None), "environment", None)
+        if environment is not None and (self.background or self._workers(environment, self.num_episodes)):
+            check_script_is_guarded()
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Start the background evaluation again that an interrupted run left, or drop what this run does not know of."""

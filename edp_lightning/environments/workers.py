@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from edp_lightning.runs.processes import check_script_is_guarded
+
 if TYPE_CHECKING:
     import gymnasium as gym
 
@@ -98,6 +100,7 @@ class WorkerEnvironments:
     """
 
     def __init__(self, make: "Callable[[], gym.Env[Any, Any]]", count: int, num_workers: int) -> None:
+        check_script_is_guarded()
         context = multiprocessing.get_context("spawn")  # a fork would copy the locks of threads that it does not copy
         self._count = count
         self._pipes, self._processes = [], []
