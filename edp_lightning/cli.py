@@ -187,6 +187,13 @@ class OfflineCLI(LightningCLI):
         if name is not None:
             model.class_path = name
 
+    def _run_subcommand(self, subcommand: str) -> None:
+        """Run it; what Lightning or a callback of its calls a misconfiguration is the user's to mend."""
+        try:
+            super()._run_subcommand(subcommand)
+        except MisconfigurationException as error:
+            raise UserError(f"these trainer settings do not work here: {error}") from error
+
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
         """Create the trainer with its run folder, TensorBoard logger and atomic checkpoints."""
         config = self.config[self.subcommand]

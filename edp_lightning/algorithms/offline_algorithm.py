@@ -12,11 +12,13 @@ from edp_lightning.acceleration.compilation import compile_or_eager, start_step
 from edp_lightning.acceleration.native.perceptrons import FusedPerceptrons, fused_perceptrons
 from edp_lightning.acceleration.precision import HiddenPrecision, hidden_dtype
 from edp_lightning.algorithms.inspection import Critics, Follower, StepReport, TunableEntropy
+from edp_lightning.algorithms.necessary import missing_callbacks
 from edp_lightning.algorithms.noise import RowNoise
 from edp_lightning.algorithms.optimization import Learner, apply_gradients, loss_gradients, set_learning_rate
 from edp_lightning.data.transitions import Batch
 from edp_lightning.errors import UserError
 from edp_lightning.networks.scaling import ActionScaler, ObservationNormalizer
+from edp_lightning.runs.checkpoint_io import FORMAT_KEY, FORMAT_VERSION
 from edp_lightning.runs.compatibility import agreed_width, check_checkpoint, check_trainer
 from edp_lightning.runs.rng import stream_seed
 
@@ -55,6 +57,9 @@ class OfflineAlgorithm(L.LightningModule, ABC):
 
     sizes: ClassVar[tuple[str, ...]] = ("observation_dim", "action_dim")
     """Options that must be those of the checkpoint that a run goes on from."""
+
+    necessary_callbacks: ClassVar[tuple[str, ...]] = ("edp_lightning.callbacks.TargetNetworkUpdate",)
+    """Import paths of callbacks that every training needs; names only, as callbacks know algorithms and not the reverse."""
 
     observation_dim: int
     action_dim: int
@@ -155,6 +160,10 @@ class OfflineAlgorithm(L.LightningModule, ABC):
             self.normalizer.set(data.observation_mean.to(self.device), data.observation_std.to(self.device))
             self.action_scaler.set(data.action_low.to(self.device), data.action_high.to(self.device))
         self.build(self.observation_dim, self.action_dim)
+
+    def configure_callbacks(self) -> list[L.Callback]:
+        """Bring the necessary callbacks that the trainer lacks: ``L.Trainer().fit(algorithm, data)`` trains all networks."""
+        return missing_callbacks(self.necessary_callbacks, self.trainer.callbacks)  # type: ignore[attr-defined]
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
         """Return one optimizer per learner; Lightning counts the steps of the first."""
@@ -263,7 +272,8 @@ class OfflineAlgorithm(L.LightningModule, ABC):
         """Forget an episode; policies that remember none do nothing."""
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Write down which algorithm this is."""
+        """Write down which algorithm this is, also where a trainer of the user's own saves."""
+        checkpoint[FORMAT_KEY] = FORMAT_VERSION
         checkpoint["algorithm"] = f"{type(self).__module__}.{type(self).__qualname__}"
 
     def on_load_checkpoint(self, checkpoint: Mapping[str, Any]) -> None:
