@@ -75,7 +75,9 @@ class LastCheckpoint(Checkpoint):
         """Compare the ranks, and bring what was logged so far to the disk: a resumed run logs from this state on."""
         check_agreement({name: checkpoint[name] for name in ("state_dict", "optimizer_states", "callbacks")})
         for logger in trainer.loggers:
-            if isinstance(logger, TensorBoardLogger) and trainer.is_global_zero:
+            if not isinstance(logger, TensorBoardLogger):
+                logger.save()
+            elif trainer.is_global_zero:
                 _sync_events(logger)
 
     def save_soon(self) -> None:

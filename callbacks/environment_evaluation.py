@@ -19,6 +19,7 @@ from edp_lightning.evaluation.metrics import evaluation_scores
 from edp_lightning.evaluation.results import checkpoint_facts, result_record
 from edp_lightning.evaluation.rollout import EpisodeResult
 from edp_lightning.runs.checkpoint_io import read_checkpoint
+from edp_lightning.runs.processes import check_script_is_guarded
 from edp_lightning.runs.ranks import gather_objects
 from edp_lightning.runs.stop_signals import StopRequested
 
@@ -89,7 +90,7 @@ class EnvironmentEvaluation(L.Callback):
         self._owed = False  # one was given up because of a signal
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Refuse a background evaluation beside several ranks, and beside callbacks that need its scores at once."""
+        """Refuse a background evaluation beside several ranks or callbacks that need its scores at once, and unguarded scripts."""
         if self.background and trainer.world_size > 1:
             raise UserError(
                 "evaluation.background is for one device: with several, ranks share out the episodes; set it to false"
@@ -99,6 +100,9 @@ class EnvironmentEvaluation(L.Callback):
                 f"{type(callback).__name__} watches {callback.monitor} at every evaluation, which one in the background knows "
                 "only later: set evaluation.background to false"
             )
+        environment = getattr(getattr(trainer, "datamodule", None), "environment", None)
+        if environment is not None and (self.background or self._foreground.workers(environment, self.num_episodes)):
+            check_script_is_guarded()
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Start the background evaluation again that an interrupted run left, or drop what this run does not know of."""

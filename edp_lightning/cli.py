@@ -15,14 +15,16 @@ import lightning as L
 from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.callbacks import ProgressBar
+from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
-from lightning.pytorch.loggers import TensorBoardLogger
-from lightning.pytorch.utilities import rank_zero_info
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 
 from edp_lightning import __version__, callbacks
 from edp_lightning.algorithms.offline_algorithm import OfflineAlgorithm
 from edp_lightning.algorithms.registry import DEFAULT, algorithm_class, algorithm_name, algorithm_of
+from edp_lightning.callbacks.forced import forced_beside
+from edp_lightning.callbacks.job_timer import JobTimer
 from edp_lightning.command_line.algorithm_choice import Choice, choose_algorithm
 from edp_lightning.command_line.commands import COMMANDS, PROGRAM
 from edp_lightning.command_line.front import answer
@@ -31,10 +33,14 @@ from edp_lightning.data.datamodule import OfflineDataModule
 from edp_lightning.errors import UserError
 from edp_lightning.runs.checkpoint_io import AtomicCheckpointIO, read_checkpoint
 from edp_lightning.runs.compatibility import check_strategy, check_trainer
-from edp_lightning.runs.config_checks import check_evaluation_period, check_section
+from edp_lightning.runs.config_checks import check_evaluation_period, check_root_folder, check_section, constructor_refused
+from edp_lightning.runs.launchers import current_launch
+from edp_lightning.runs.loggers import continue_csv, loggers_of_run, remember_identities
 from edp_lightning.runs.run_folder import (
     NAMED_CHECKPOINTS,
-    claim_run_folder,
+    check_writable,
+    claimed_run_folder,
+    folder_of_checkpoint,
     lock_run_folder,
     named_checkpoint,
     resume_point,
@@ -76,6 +82,12 @@ class SaveFitConfig(SaveConfigCallback):
         """Save when training starts."""
         if stage == "fit":
             super().setup(trainer, pl_module, stage)
+
+    def save_config(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Save into the run's folder, whatever folder the logger has."""
+        folder = Path(trainer.default_root_dir)
+        self.parser.save(self.config, folder / self.config_filename, skip_none=False, overwrite=True)
+        remember_identities(trainer.loggers, folder)
 
 
 class OfflineCLI(LightningCLI):
@@ -136,47 +148,77 @@ class OfflineCLI(LightningCLI):
             if section in config:  # a callback without options has no section
                 check_section(section, config[section], constructor)
         check_evaluation_period(config.trainer, config.data.steps_per_epoch)
+        check_root_folder(config.trainer.default_root_dir)
+        self._choose_folder(config)
+
+    def _choose_folder(self, config: Any) -> None:
+        """Claim the run's folder, find the checkpoint and bring the loggers there; all before a logger is made."""
+        folder = run_folder(config.output, config.data.dataset, config.run_name, config.seed_everything)
+        wanted, step = config.get("ckpt_path"), 0
+        self._stated_logger = config.trainer.logger
+        if self.subcommand == "fit":
+            if not config.trainer.fast_dev_run:
+                self._locks.enter_context(claimed_run_folder(folder, wanted is not None, self._has_trained))
+            checkpoint, step = resume_point(folder, wanted)
+            config.trainer.logger = loggers_of_run(config.trainer.logger, folder, wanted == "last", step)
+        else:
+            config.trainer.logger = False
+            checkpoint = named_checkpoint(folder, wanted)
+            if wanted in NAMED_CHECKPOINTS:
+                read_checkpoint(str(checkpoint))
+            elif wanted is not None:
+                folder = folder_of_checkpoint(wanted)
+            if self.subcommand != "validate":
+                check_writable(folder)
+        self._folder, self._checkpoint, self._first_step = folder, checkpoint, step
+
+    def _has_trained(self) -> bool:
+        trainer = getattr(self, "trainer", None)
+        return trainer is not None and trainer.global_step > 0
 
     def instantiate_classes(self) -> None:
-        """Create the objects; the algorithm's name is no argument of its class."""
+        """Create the objects; the algorithm's name is no argument of its class.
+
+        A class that refuses its arguments, or misses a package, is the user's to mend.
+        """
         model = self.config[self.subcommand].model
         name = model.pop("class_path", None)
-        super().instantiate_classes()
+        try:
+            super().instantiate_classes()
+        except (ModuleNotFoundError, MisconfigurationException, ValueError) as error:
+            raise constructor_refused(error) from error
         if name is not None:
             model.class_path = name
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        """Run it; what Lightning or a callback of its calls a misconfiguration is the user's to mend."""
+        try:
+            super()._run_subcommand(subcommand)
+        except MisconfigurationException as error:
+            raise UserError(f"these trainer settings do not work here: {error}") from error
 
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
         """Create the trainer with its run folder, TensorBoard logger and atomic checkpoints."""
         config = self.config[self.subcommand]
         check_strategy(config.trainer.strategy)
-        folder = run_folder(config.output, config.data.dataset, config.run_name, config.seed_everything)
-        wanted = config.get("ckpt_path")
-        if self.subcommand == "fit":
-            if not config.trainer.fast_dev_run:
-                claim_run_folder(folder, resume=wanted is not None)
-                self._locks.enter_context(lock_run_folder(folder))
-            checkpoint, step = resume_point(folder, wanted)
-            if config.trainer.logger is None or config.trainer.logger is True:
-                kwargs["logger"] = TensorBoardLogger(
-                    folder.parent.parent,
-                    name=folder.parent.name,
-                    version=folder.name,
-                    default_hp_metric=False,
-                    purge_step=step,  # TensorBoard drops what a killed run logged after its last checkpoint
-                )
-        else:
-            kwargs["logger"] = False
-            checkpoint = named_checkpoint(folder, wanted)
-            if wanted is not None and wanted not in NAMED_CHECKPOINTS:
-                folder = Path(wanted).parent.parent
-            elif checkpoint is not None:
-                read_checkpoint(checkpoint)
-        config["ckpt_path"] = None  # config.yaml states a run, not where it went on
-        self.config_init[self.subcommand]["ckpt_path"] = checkpoint
+        config.trainer.logger = self._stated_logger  # config.yaml states a run, not where this machine keeps it
+        folder = self._folder
+        if self.subcommand == "fit" and config.trainer.logger in (None, True):
+            kwargs["logger"] = TensorBoardLogger(
+                folder.parent.parent,
+                name=folder.parent.name,
+                version=folder.name,
+                default_hp_metric=False,
+                purge_step=self._first_step,  # TensorBoard drops what a killed run logged after its last checkpoint
+            )
+        config["ckpt_path"] = None  # nor where it went on
+        self.config_init[self.subcommand]["ckpt_path"] = self._checkpoint
         kwargs["default_root_dir"] = str(folder)
         plugins = self._get(self.config_init, "trainer", default={}).get("plugins") or []
         kwargs["plugins"] = [*(plugins if isinstance(plugins, list) else [plugins]), AtomicCheckpointIO()]
-        if SLURMEnvironment.detect() and not any(isinstance(plugin, ClusterEnvironment) for plugin in kwargs["plugins"]):
+        launch = current_launch()
+        slurm = launch is not None and launch.launcher == "SLURM"
+        if slurm and not any(isinstance(plugin, ClusterEnvironment) for plugin in kwargs["plugins"]):
             # Lightning's own requeueing saves inside a signal handler, in the middle of a gradient step
             kwargs["plugins"].append(SLURMEnvironment(auto_requeue=False))
         try:
@@ -184,13 +226,25 @@ class OfflineCLI(LightningCLI):
         except (MisconfigurationException, ModuleNotFoundError, TypeError, ValueError) as error:
             raise UserError(f"these trainer settings do not work here: {error}") from error
         check_trainer(trainer)
+        # variables of a launcher that is not used here may say otherwise
+        rank_zero_only.rank = trainer.global_rank  # type: ignore[attr-defined]
+        if self.subcommand == "fit" and trainer.is_global_zero and not config.trainer.fast_dev_run:
+            self._locks.enter_context(lock_run_folder(folder))
+            for logger in trainer.loggers:
+                if isinstance(logger, CSVLogger):
+                    continue_csv(logger, self._first_step)
         return trainer
 
     def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[L.Callback]) -> L.Trainer:
-        """Leave the forced progress bar out where it is switched off: Lightning refuses the two together."""
-        if config.get("enable_progress_bar") is False:
-            callbacks = [callback for callback in callbacks if not isinstance(callback, ProgressBar)]
-        return super()._instantiate_trainer(config, callbacks)
+        """Add the forced callbacks that the user's do not replace, and let ``max_time`` mean this job."""
+        users = config["callbacks"] or []
+        users = users if isinstance(users, list) else [users]
+        if config.get("max_time") is not None and not any(isinstance(callback, Timer) for callback in users):
+            users = [*users, JobTimer(config["max_time"])]
+            config = config | {"max_time": None}
+        forced = dict(zip(FORCED_CALLBACKS, callbacks, strict=True))
+        kept = forced_beside(forced, users, config.get("enable_progress_bar") is not False)
+        return super()._instantiate_trainer(config | {"callbacks": users}, kept)
 
 
 def _takes(algorithm: type[OfflineAlgorithm], option: str) -> bool:
@@ -256,7 +310,7 @@ def run(args: list[str] | None = None) -> None:
             _algorithm(choice, checkpoint),
             OfflineDataModule,
             save_config_callback=SaveFitConfig,
-            save_config_kwargs={"overwrite": True},
+            save_config_kwargs={"overwrite": True, "save_to_log_dir": False},
             trainer_defaults=TRAINER_DEFAULTS,
             seed_everything_default=0,
             auto_configure_optimizers=False,

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import lightning as L
 import torch
+from lightning.pytorch.loggers import Logger
 
 MOMENTS = (
     "on_train_batch_start",
@@ -65,3 +66,33 @@ class DrawGlobally(L.Callback):
         import numpy as np
 
         self.drawn.append((trainer.global_step, random.random(), np.random.normal(), torch.rand(()).item()))
+
+
+class LoggerAnywhere(Logger):
+    """A logger like those of services: Lightning takes its folder, the working directory by default, for the run's."""
+
+    def __init__(self, save_dir: str = ".") -> None:
+        super().__init__()
+        self._save_dir = save_dir
+
+    @property
+    def name(self):
+        return "anywhere"
+
+    @property
+    def version(self):
+        return "1"
+
+    @property
+    def save_dir(self):
+        return self._save_dir
+
+    @property
+    def experiment(self):
+        return None
+
+    def log_metrics(self, metrics, step=None):
+        pass
+
+    def log_hyperparams(self, params, *args, **kwargs):
+        pass

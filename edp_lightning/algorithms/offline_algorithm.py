@@ -13,6 +13,7 @@ from edp_lightning.acceleration.native.perceptrons import FusedPerceptrons, fuse
 from edp_lightning.acceleration.precision import HiddenPrecision, hidden_dtype
 from edp_lightning.algorithms.agreement import agree_on_scales, check_shared_options, refuse_unknown_scales, scales_of
 from edp_lightning.algorithms.inspection import Critics, Follower, StepReport, TunableEntropy
+from edp_lightning.algorithms.necessary import missing_callbacks
 from edp_lightning.algorithms.noise import RowNoise
 from edp_lightning.algorithms.optimization import Learner, apply_gradients, loss_gradients, set_learning_rate
 from edp_lightning.data.transitions import Batch
@@ -57,6 +58,9 @@ class OfflineAlgorithm(L.LightningModule, ABC):
 
     sizes: ClassVar[tuple[str, ...]] = ("observation_dim", "action_dim")
     """Options that must be those of the checkpoint that a run goes on from."""
+
+    necessary_callbacks: ClassVar[tuple[str, ...]] = ("edp_lightning.callbacks.TargetNetworkUpdate",)
+    """Import paths of callbacks that every training needs; names only, as callbacks know algorithms and not the reverse."""
 
     observation_dim: int
     action_dim: int
@@ -200,6 +204,10 @@ class OfflineAlgorithm(L.LightningModule, ABC):
 
     def forget_units(self) -> None:
         """Forget what was measured in units of actions that no longer hold; the networks learn the new ones."""
+
+    def configure_callbacks(self) -> list[L.Callback]:
+        """Bring the necessary callbacks that the trainer lacks: ``L.Trainer().fit(algorithm, data)`` trains all networks."""
+        return missing_callbacks(self.necessary_callbacks, self.trainer.callbacks)  # type: ignore[attr-defined]
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
         """Return one optimizer per learner; Lightning counts the steps of the first."""

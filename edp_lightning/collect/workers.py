@@ -8,6 +8,7 @@ from collections.abc import Generator
 
 from edp_lightning.collect.recorder import RecordedEpisode, Recorder, make_recorder
 from edp_lightning.collect.tasks import CollectTask, task_of
+from edp_lightning.runs.processes import check_script_is_guarded
 
 _recorder: Recorder | None = None
 
@@ -41,6 +42,7 @@ def episodes(name: str, task: CollectTask, seed: int, noise: float, workers: int
                 yield recorder.record(seed, index, noise)
         finally:
             recorder.close()
+    check_script_is_guarded()
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     with multiprocessing.get_context("spawn").Pool(workers, _start, (name,)) as pool:
         ahead = 2 * workers  # enough to keep everybody busy, few enough to throw away at the end

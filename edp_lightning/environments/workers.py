@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edp_lightning.environments.answers import PROGRESS, REWARDS, observation_of, reset_of, step_of, success_of
+from edp_lightning.runs.processes import check_script_is_guarded
 from edp_lightning.runs.stop_signals import signals_kept_from_children
 
 if TYPE_CHECKING:
@@ -105,6 +106,7 @@ class WorkerEnvironments:
     """
 
     def __init__(self, make: "Callable[[], gym.Env[Any, Any]]", count: int, num_workers: int) -> None:
+        check_script_is_guarded()
         context = multiprocessing.get_context("spawn")  # a fork would copy the locks of threads that it does not copy
         self._count = count
         self._pipes, self._processes = [], []

@@ -85,14 +85,14 @@ class ForegroundRollout:
         count = min(self._num_envs, num_episodes)
         if self._envs is None or len(self._envs) < count:
             self.close()
-            workers = min(self._workers(environment, num_episodes), count)
+            workers = min(self.workers(environment, num_episodes), count)
             if workers > 0:
                 self._envs = WorkerEnvironments(environment.make, count, workers)
             else:
                 self._envs = LocalEnvironments([environment.make() for _ in range(count)])
         return self._envs
 
-    def _workers(self, environment: "EvaluationEnvironment", num_episodes: int) -> int:
+    def workers(self, environment: "EvaluationEnvironment", num_episodes: int) -> int:
         """Return the number of processes for environments; torch's threads are the share of the machine the run was given."""
         if self._num_workers is not None:
             return self._num_workers

@@ -32,13 +32,23 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         raise UserError(
             f"checkpoint {path} cannot be read ({reason}): it is truncated or not a checkpoint; use an earlier one"
         ) from error
-    if not isinstance(checkpoint, dict) or FORMAT_KEY not in checkpoint:
+    if isinstance(checkpoint, dict) and FORMAT_KEY not in checkpoint and _is_from_a_notebook(checkpoint):
+        checkpoint[FORMAT_KEY] = 1
+    if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get(FORMAT_KEY), int):
         raise UserError(f"{path} is not a checkpoint of edp_lightning (no {FORMAT_KEY} in it)")
     if checkpoint[FORMAT_KEY] > FORMAT_VERSION:
         raise UserError(
             f"checkpoint {path} has format {checkpoint[FORMAT_KEY]}, newer than {FORMAT_VERSION}: update edp_lightning"
         )
     return checkpoint
+
+
+def _is_from_a_notebook(checkpoint: dict[str, Any]) -> bool:
+    """Return whether a trainer of the user's own saved an algorithm of this package, before algorithms wrote the format."""
+    hyper_parameters, state = checkpoint.get("hyper_parameters"), checkpoint.get("state_dict")
+    if not isinstance(hyper_parameters, dict) or not isinstance(state, dict) or "global_step" not in checkpoint:
+        return False
+    return "observation_dim" in hyper_parameters and {"normalizer.mean", "action_scaler.low"} <= state.keys()
 
 
 def _sync_folder(folder: Path) -> None:

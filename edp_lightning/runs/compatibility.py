@@ -4,9 +4,26 @@ from collections.abc import Mapping
 from typing import Any
 
 import lightning as L
+from lightning.pytorch.callbacks import (
+    BatchSizeFinder,
+    GradientAccumulationScheduler,
+    LearningRateFinder,
+    StochasticWeightAveraging,
+    WeightAveraging,
+)
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 
 from edp_lightning.errors import UserError
+from edp_lightning.runs.launchers import check_launch
+
+UNSUPPORTED_CALLBACKS: dict[type[L.Callback], str] = {
+    StochasticWeightAveraging: "the EMA actor is the average here: see the section target_update",
+    WeightAveraging: "the EMA actor is the average here: see the section target_update",
+    GradientAccumulationScheduler: "raise data.batch_size",
+    BatchSizeFinder: "set data.batch_size",
+    LearningRateFinder: "set model.actor_lr and model.critic_lr",
+}
+"""Callbacks of Lightning's that take training into their own hands, for one optimizer -> what to do instead."""
 
 
 def check_strategy(strategy: Any) -> None:
@@ -28,8 +45,10 @@ def check_trainer(trainer: L.Trainer) -> None:
 
     Raises:
         UserError: For any precision but ``32-true``, which is the model's to choose, for strategies other than a single
-            device and DDP, and for gradient clipping or accumulation by the trainer.
+            device and DDP, for gradient clipping or accumulation by the trainer, for callbacks that train themselves, and
+            for a launcher that started another number of processes.
     """
+    check_launch(trainer.num_devices, trainer.num_nodes)
     if trainer.precision != "32-true":
         raise UserError(
             f"trainer.precision {trainer.precision} is not supported: it would reach heads and optimizers. Use "
@@ -41,6 +60,10 @@ def check_trainer(trainer: L.Trainer) -> None:
         raise UserError("trainer.gradient_clip_val does not reach two optimizers: use model.gradient_clip_val")
     if trainer.accumulate_grad_batches != 1:
         raise UserError("trainer.accumulate_grad_batches is not supported: raise data.batch_size")
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        for kind, instead in UNSUPPORTED_CALLBACKS.items():
+            if isinstance(callback, kind):
+                raise UserError(f"the callback {type(callback).__name__} does not work with two optimizers: {instead}")
 
 
 def _unsupported(strategy: str) -> UserError:

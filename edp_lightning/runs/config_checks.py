@@ -1,6 +1,7 @@
 """Values that types alone let through: null, NaN, and numbers outside their range, refused before anything is built."""
 
 import math
+import re
 import types
 from collections.abc import Iterable, Mapping
 from typing import Any, Union, get_args, get_origin, get_type_hints
@@ -72,6 +73,32 @@ def check_evaluation_period(trainer: Mapping[str, Any], steps_per_epoch: int) ->
             f"trainer.val_check_interval is {interval} but an epoch has data.steps_per_epoch {steps_per_epoch} steps: evaluate "
             "every trainer.check_val_every_n_epoch epochs, or set that to null to count steps across epochs"
         )
+
+
+def check_root_folder(root: str | None) -> None:
+    """Refuse ``trainer.default_root_dir``, which would be ignored.
+
+    Raises:
+        UserError: Naming the option that chooses the folder.
+    """
+    if root is not None:
+        raise UserError(
+            f"trainer.default_root_dir {root} has no effect: a run lives in OUTPUT/DATASET/RUN_NAME-seedSEED; use "
+            f"--output {root}"
+        )
+
+
+def constructor_refused(error: Exception) -> UserError:
+    """Return what a class of a config said when it was created, without the parser's account of it.
+
+    Args:
+        error: What jsonargparse raised; the refusal itself is at the end of its chain.
+    """
+    named = re.search(r"class_path '([\w.]+)'", str(error))
+    root: BaseException = error
+    while (before := root.__cause__ or root.__context__) is not None:
+        root = before
+    return UserError(f"{named.group(1) if named else 'these settings'} cannot be used here: {root}")
 
 
 def _takes_none(hint: Any) -> bool:

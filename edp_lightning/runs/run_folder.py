@@ -1,19 +1,24 @@
-"""One folder per run: config.yaml, checkpoints, TensorBoard events and results live together."""
+"""One folder per run: config.yaml, checkpoints, logs and results live together."""
 
+import os
 import re
+import shutil
 import sys
 import tempfile
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
 from edp_lightning.errors import UserError
 from edp_lightning.runs.checkpoint_io import read_checkpoint
 
 NAMED_CHECKPOINTS = ("last", "best")
 """Values of --ckpt_path that mean a file in the run's folder."""
+
+LOCK = ".lock"
 
 
 def run_folder(output: str, dataset: str, run_name: str, seed: int | bool) -> Path:
@@ -22,22 +27,67 @@ def run_folder(output: str, dataset: str, run_name: str, seed: int | bool) -> Pa
     return Path(output) / readable / f"{run_name}-seed{int(seed)}"
 
 
-def claim_run_folder(folder: Path, resume: bool) -> None:
-    """Create the run's folder, or make sure that it may be used.
+def folder_of_checkpoint(path: str | Path) -> Path:
+    """Return the folder for what is found out about a checkpoint file: its run's, or the one it lies in."""
+    folder = Path(path).absolute().parent
+    return folder.parent if folder.name == "checkpoints" else folder
+
+
+def check_writable(folder: Path) -> None:
+    """Create a folder, or make sure that files can be created in it.
 
     Raises:
-        UserError: If the folder cannot be written, or holds a run and this one does not continue it.
+        UserError: If not.
     """
-    if not resume and (folder / "checkpoints" / "last.ckpt").exists():
-        raise UserError(
-            f"{folder} already holds a run: continue it with --ckpt_path last, or start another with --run_name NAME"
-        )
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):  # several ranks may try at once
             pass
     except OSError as error:
-        raise UserError(f"run folder {folder} is not writable ({error.strerror}): choose another with --output") from error
+        raise UserError(f"folder {folder} is not writable ({error.strerror}): choose another with --output") from error
+
+
+@contextmanager
+def claimed_run_folder(folder: Path, resume: bool, trained: Callable[[], bool]) -> Iterator[None]:
+    """Create the run's folder, or make sure that it may be used.
+
+    A folder made here is taken away again if the user's input turns out to be wrong before anything was trained.
+
+    Args:
+        folder: The run's folder.
+        resume: Whether this run goes on with what is in the folder.
+        trained: Returns whether a gradient step was taken.
+
+    Raises:
+        UserError: If the folder cannot be written, or holds a run and this one does not continue it.
+    """
+    try:
+        taken = (folder / "checkpoints" / "last.ckpt").exists()
+        missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    except OSError as error:
+        raise UserError(f"folder {folder} cannot be used ({error.strerror}): choose another with --output") from error
+    if taken and not resume:
+        raise UserError(
+            f"{folder} already holds a run: continue it with --ckpt_path last, or start another with --run_name NAME"
+        )
+    check_writable(folder)
+    try:
+        yield
+    except UserError:
+        if missing and not trained():
+            _remove(missing)
+        raise
+
+
+def _remove(folders: list[Path]) -> None:
+    """Remove a run's folder with what is in it, and those above it that are empty then; not one that is in use."""
+    try:
+        with lock_run_folder(folders[0]):
+            shutil.rmtree(folders[0])
+        for folder in folders[1:]:
+            folder.rmdir()
+    except (UserError, OSError):
+        return
 
 
 def named_checkpoint(folder: Path, wanted: str | None) -> str | None:
@@ -65,22 +115,30 @@ def resume_point(folder: Path, wanted: str | None) -> tuple[str | None, int]:
 def lock_run_folder(folder: Path) -> AbstractContextManager[Any]:
     """Make sure that no second process trains into the folder; the lock lasts until the returned context ends.
 
-    The operating system drops the lock when the process dies, however it dies. Ranks other than 0 leave it to rank 0;
-    Windows has no such lock.
+    The operating system drops the lock when the process dies, however it dies. Of processes that train together, rank 0
+    takes it for all. Windows has no such lock.
 
     Raises:
-        UserError: If another process holds the lock.
+        UserError: If another process holds the lock, or the file cannot be opened.
     """
-    if getattr(rank_zero_only, "rank", 0) != 0 or sys.platform == "win32":
+    if sys.platform == "win32":
         return nullcontext()
     import fcntl
 
-    lock = (folder / ".lock").open("w")
+    path = folder / LOCK
+    try:
+        lock = path.open("w")
+    except OSError as error:
+        raise UserError(f"the run's lock {path} cannot be opened ({error.strerror}): choose another --output") from error
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
+        current = path.exists() and os.path.samestat(path.stat(), os.fstat(lock.fileno()))
+    except BlockingIOError:
+        current = False
+    except OSError as error:  # some network file systems have no locks
+        rank_zero_warn(f"no lock on {folder} ({error.strerror}): see to it yourself that no other process trains into it")
+        return lock
+    if not current:  # held, or removed by a process that gave up here a moment ago
         lock.close()
-        raise UserError(
-            f"another process is training into {folder}: wait for it, or start this run with --run_name NAME"
-        ) from error
+        raise UserError(f"another process is training into {folder}: wait for it, or start this run with --run_name NAME")
     return lock

@@ -3,6 +3,7 @@
 import ctypes
 import hashlib
 import os
+import shlex
 import shutil
 import subprocess
 import tempfile
@@ -28,8 +29,7 @@ def load_library(source: Path, flags: Sequence[str], folder: Path) -> ctypes.CDL
     Raises:
         BuildError: If there is no compiler, it refuses, or the folder cannot be written.
     """
-    compiler = os.environ.get("CXX") or "g++"
-    command = [compiler, "-O3", "-std=c++17", "-shared", "-fPIC", "-fopenmp", *flags]
+    command = [*compiler_command(), "-O3", "-std=c++17", "-shared", "-fPIC", "-fopenmp", *flags]
     texts = [path.read_text() for path in (source, *sorted(source.parent.glob("*.h")))]
     digest = hashlib.sha256("\0".join([*command, *texts]).encode()).hexdigest()[:16]
     path = folder / f"{source.stem}-{digest}.so"
@@ -39,6 +39,19 @@ def load_library(source: Path, flags: Sequence[str], folder: Path) -> ctypes.CDL
         return ctypes.CDLL(str(path))
     except OSError as error:
         raise BuildError(f"{path}: {error}") from error
+
+
+def compiler_command() -> list[str]:
+    """Return the words of ``CXX``, which may have a wrapper and options as in ``ccache g++``; without it ``g++``.
+
+    Raises:
+        BuildError: If the words cannot be told apart.
+    """
+    chosen = os.environ.get("CXX", "")
+    try:
+        return shlex.split(chosen) or ["g++"]
+    except ValueError as error:
+        raise BuildError(f"CXX is {chosen!r}: {error}") from error
 
 
 def _build(command: Sequence[str], path: Path) -> None:
