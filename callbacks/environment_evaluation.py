@@ -90,7 +90,7 @@ class EnvironmentEvaluation(L.Callback):
         self._owed = False  # one was given up because of a signal
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Refuse a background evaluation beside several ranks or callbacks that need its scores at once, and unguarded scripts."""
+        """Refuse a background evaluation where its scores are needed at once, and scripts that its processes would run."""
         if self.background and trainer.world_size > 1:
             raise UserError(
                 "evaluation.background is for one device: with several, ranks share out the episodes; set it to false"
