@@ -2,20 +2,15 @@
 
 import hashlib
 import json
-import time
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from edp_lightning.errors import UserError
+from edp_lightning.experiments.attempts import FOLDER
 from edp_lightning.experiments.options import read_yaml
 from edp_lightning.experiments.plan import Trial
 from edp_lightning.runs.checkpoint_io import read_checkpoint
-
-FOLDER = "trial"
-"""In the run's folder: what a sweep keeps there beside what training and testing write."""
-
 
 def trial_folder(trial: Trial) -> Path:
     """Return where the sweep keeps what it knows of a trial."""
@@ -105,41 +100,6 @@ def remember_settings(trial: Trial) -> None:
     folder = trial_folder(trial)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "settings.json").write_text(json.dumps(settings(trial), indent=1))
-
-
-def note(trial: Trial, **facts: Any) -> None:
-    """Append a line to the trial's attempts; on a full disk the line is lost, the trial is not."""
-    last = trial.folder / "checkpoints" / "last.ckpt"
-    try:
-        saved = last.stat().st_mtime if last.is_file() else None
-        with (trial_folder(trial) / "attempts.jsonl").open("a") as file:
-            file.write(json.dumps({"time": time.time(), "saved": saved, **facts}) + "\n")
-    except OSError:
-        pass
-
-
-def training_seconds(folder: Path) -> float | None:
-    """Return how long a run was in ``fit``, evaluations included; None if no sweep ran it.
-
-    Of a process whose end nobody saw, what came after its last checkpoint does not count.
-
-    Args:
-        folder: The run's folder.
-    """
-    try:
-        lines = (folder / FOLDER / "attempts.jsonl").read_text().splitlines()
-        entries = [json.loads(line) for line in lines if line.endswith("}")]
-    except (OSError, ValueError):
-        return None
-    total, started = 0.0, None
-    for entry in entries:
-        if entry.get("command") != "fit" and started is None:
-            continue
-        if started is not None:
-            ended = entry["time"] if entry["event"] == "ended" else entry["saved"]
-            total += max(0.0, (ended or started) - started)
-        started = entry["time"] if entry["event"] == "started" and entry.get("command") == "fit" else None
-    return total if entries else None
 
 
 def last_lines(trial: Trial, number: int = 5) -> list[str]:

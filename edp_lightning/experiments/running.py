@@ -13,6 +13,7 @@ from typing import Any
 
 from edp_lightning.errors import UserError
 from edp_lightning.experiments import attached, records
+from edp_lightning.experiments.attempts import note
 from edp_lightning.experiments.plan import Trial
 from edp_lightning.runs.run_folder import lock_run_folder
 
@@ -129,7 +130,7 @@ class TrialRun:
             return
         self.verb = command[0]
         self.first_step, self._begin = records.checkpoint_step(self.trial), time.monotonic()
-        records.note(self.trial, event="started", command=self.verb, step=self.first_step)
+        note(self.trial.folder, event="started", command=self.verb, step=self.first_step)
         with records.log_file(self.trial).open("ab") as log:
             self._process = subprocess.Popen(
                 attached_command([sys.executable, "-m", "edp_lightning", *command]),
@@ -151,7 +152,7 @@ class TrialRun:
         if verb == "fit":
             self.gained += step - self.first_step
             self.seconds += time.monotonic() - self._begin
-        records.note(self.trial, event="ended", command=verb, step=step, status=status)
+        note(self.trial.folder, event="ended", command=verb, step=step, status=status)
         if status < 0:
             return f"{verb} was killed by signal {signal.Signals(-status).name}"
         if status:
