@@ -50,4 +50,6 @@ def collect_missing(commands: Sequence[Sequence[str]]) -> None:
     for command in commands:
         status = subprocess.run(attached_command([sys.executable, "-m", "edp_lightning", *command])).returncode
         if status:
-            raise UserError(f"edp_lightning {' '.join(command)} ended with status {status}: mend that, then start the sweep again")
+            raise UserError(
+                f"edp_lightning {' '.join(command)} ended with status {status}: mend that, then start the sweep again"
+            )

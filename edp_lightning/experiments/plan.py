@@ -92,7 +92,9 @@ def read_plan(path: str | Path) -> Plan:
     if not isinstance(judge, list) or not judge or set(judge) - set(NAMED_CHECKPOINTS):
         raise UserError(f"{file}: judge is a list of {' and '.join(NAMED_CHECKPOINTS)}; got {judge!r}")
     tasks = {name: _task(value, seeds, f"{file}: task {name}") for name, value in _mapping(content["tasks"], file, "tasks")}
-    algorithms = {name: _options(value, f"{file}: {name}") for name, value in _mapping(content["algorithms"], file, "algorithms")}
+    algorithms = {
+        name: _options(value, f"{file}: {name}") for name, value in _mapping(content["algorithms"], file, "algorithms")
+    }
     overlays: dict[str, list[str]] = {PLAIN: []}
     if content.get("overlays") is not None:
         overlays = {name: _options(value, f"{file}: {name}") for name, value in _mapping(content["overlays"], file, "overlays")}

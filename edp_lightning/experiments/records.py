@@ -12,6 +12,7 @@ from edp_lightning.experiments.options import read_yaml
 from edp_lightning.experiments.plan import Trial
 from edp_lightning.runs.checkpoint_io import read_checkpoint
 
+
 def trial_folder(trial: Trial) -> Path:
     """Return where the sweep keeps what it knows of a trial."""
     return trial.folder / FOLDER
@@ -41,7 +42,9 @@ def next_command(trial: Trial) -> list[str] | None:
     """
     step = checkpoint_step(trial)
     if step > trial.steps:
-        raise UserError(f"{trial.folder} has {step} gradient steps, more than the {trial.steps} asked for: choose another output")
+        raise UserError(
+            f"{trial.folder} has {step} gradient steps, more than the {trial.steps} asked for: choose another output"
+        )
     if step < trial.steps:
         return trial.fit()
     for checkpoint in trial.judge:

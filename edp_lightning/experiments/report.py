@@ -40,5 +40,7 @@ def report(folders: Sequence[str], against: str | None = None, output: str = "re
     files = [*(folder / name for name in texts), *draw(folder, grid, summary)]
     for file, reason in grid.left_out:
         print(f"left out: {file}: {reason}")
-    print(f"{len(grid.cells)} cells of {sum(len(cell.last) for cell in grid.cells.values())} runs: {', '.join(map(str, files))}")
+    print(
+        f"{len(grid.cells)} cells of {sum(len(cell.last) for cell in grid.cells.values())} runs: {', '.join(map(str, files))}"
+    )
     return files

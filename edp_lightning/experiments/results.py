@@ -199,7 +199,9 @@ def _agreeing(results: Sequence[Result]) -> tuple[tuple[Result, ...], list[tuple
         differences = [name for name, value in result.protocol.items() if value != chosen[0].protocol[name]]
         if result.steps != chosen[0].steps:
             differences.append(f"steps ({result.steps:,} instead of {chosen[0].steps:,})")
-        reason = f"other {', '.join(differences)} than the rest of its cell" if differences else f"seed {result.seed} is there twice"
+        reason = (
+            f"other {', '.join(differences)} than the rest of its cell" if differences else f"seed {result.seed} is there twice"
+        )
         refused.append((result.file, reason))
     return chosen, refused
 
@@ -208,9 +210,7 @@ def _rank(group: Mapping[int, Result]) -> tuple[int, str]:
     return next(iter(group.values())).steps, max(result.date for result in group.values())
 
 
-def _best_of(
-    last: Sequence[Result], best: Mapping[Path, Result]
-) -> tuple[tuple[Result, ...], list[tuple[Path, str]]]:
+def _best_of(last: Sequence[Result], best: Mapping[Path, Result]) -> tuple[tuple[Result, ...], list[tuple[Path, str]]]:
     fit, refused = [], []
     for result in last:
         other = best.get(result.folder)

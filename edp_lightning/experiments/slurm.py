@@ -12,7 +12,13 @@ SAVING_SECONDS = 300
 
 
 def batch_file(
-    plan: Plan, file: str, indices: Sequence[int], collect: Sequence[Sequence[str]], threads: int, gpus: float, workers: int | None
+    plan: Plan,
+    file: str,
+    indices: Sequence[int],
+    collect: Sequence[Sequence[str]],
+    threads: int,
+    gpus: float,
+    workers: int | None,
 ) -> str:
     """Return a file for ``sbatch``: one job per trial, each the same sweep command for one trial.
 

@@ -135,8 +135,8 @@ def _notes(grid: Grid, rows: Sequence[Row], tasks: Sequence[str]) -> tuple[str, 
     outside = [task for task in grid.tasks if task not in tasks]
     if outside:
         notes.append(
-            f"Not in the numbers over tasks, because a system lacks them or has fewer seeds there, or because they are judged by "
-            f"a raw return: {', '.join(outside)}."
+            f"Not in the numbers over tasks, because a system lacks them or has fewer seeds there, or because they are "
+            f"judged by a raw return: {', '.join(outside)}."
         )
     for task in grid.tasks:
         steps = sorted({row.steps for row in rows if row.task == task})

@@ -13,7 +13,7 @@ from edp_lightning.experiments.local import run_local
 from edp_lightning.experiments.plan import Plan, Trial, read_plan
 from edp_lightning.experiments.ray_engine import run_ray
 from edp_lightning.experiments.records import check_settings, last_lines, log_file
-from edp_lightning.experiments.running import State, TrialRun, thread_variables
+from edp_lightning.experiments.running import RETRIES, State, TrialRun, thread_variables
 from edp_lightning.experiments.slurm import batch_file
 
 ENGINES = ("local", "ray", "slurm")
@@ -79,7 +79,9 @@ def sweep(
         board = Board(runs, at_a_time, console)
         number = run_local(runs, at_a_time, board)
         if number:
-            console.print(f"stopped; every trial has saved. Go on with: edp_lightning sweep {file}", markup=False, soft_wrap=True)
+            console.print(
+                f"stopped; every trial has saved. Go on with: edp_lightning sweep {file}", markup=False, soft_wrap=True
+            )
             raise SystemExit(128 + number)
         _end(runs, console)
 
@@ -115,9 +117,11 @@ def _end(runs: Sequence[TrialRun], console: Console) -> None:
     """
     failed = [run for run in runs if run.state is State.FAILED]
     for run in failed:
-        console.print(f"failed: {run.trial.name}: {run.reason}; its output is in {log_file(run.trial)}", markup=False, soft_wrap=True)
+        console.print(
+            f"failed: {run.trial.name}: {run.reason}; its output is in {log_file(run.trial)}", markup=False, soft_wrap=True
+        )
         for line in last_lines(run.trial):
             console.print(f"    {line}", markup=False, highlight=False, soft_wrap=True)
     if failed:
-        raise UserError(f"{len(failed)} of {len(runs)} trials failed, each {failed[0].failures or 1} times; the others are done")
+        raise UserError(f"{len(failed)} of {len(runs)} trials failed after {RETRIES} retries; the others are done")
     console.print(f"all {len(runs)} trials are done", highlight=False)

@@ -56,7 +56,9 @@ def comma_separated(summary: Summary) -> str:
     for row in summary.rows:
         best = row.best or (None, None, None)
         seeds = " ".join(map(str, row.seeds))
-        writer.writerow([row.task, row.system, row.scale, *row.last, *best, seeds, row.best_seeds, row.steps, row.hours, row.published])
+        writer.writerow(
+            [row.task, row.system, row.scale, *row.last, *best, seeds, row.best_seeds, row.steps, row.hours, row.published]
+        )
     return text.getvalue()
 
 

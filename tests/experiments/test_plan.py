@@ -15,7 +15,9 @@ ROOT = Path(__file__).parents[2]
 
 
 def plan_of(tmp_path: Path, **changes: object) -> Plan:
-    (tmp_path / "base.yaml").write_text("data:\n  dataset: edp/toy/two-step-v0\n  collect_steps: 400\nmodel:\n  num_critics: 3\n")
+    (tmp_path / "base.yaml").write_text(
+        "data:\n  dataset: edp/toy/two-step-v0\n  collect_steps: 400\nmodel:\n  num_critics: 3\n"
+    )
     for family in ("gym", "maze"):
         (tmp_path / f"iql-{family}.yaml").write_text(f"model:\n  width: {family}\n")
     content = {
@@ -24,7 +26,11 @@ def plan_of(tmp_path: Path, **changes: object) -> Plan:
         "seeds": [0, 1],
         "tasks": {
             "toy": {"options": [f"{tmp_path}/base.yaml"], "family": "gym"},
-            "maze": {"options": [f"{tmp_path}/base.yaml", "--data.dataset=edp/pointmaze/umaze-v0"], "family": "maze", "seeds": [1]},
+            "maze": {
+                "options": [f"{tmp_path}/base.yaml", "--data.dataset=edp/pointmaze/umaze-v0"],
+                "family": "maze",
+                "seeds": [1],
+            },
         },
         "algorithms": {"Ours": [], "IQL": [f"{tmp_path}/iql-{{family}}.yaml"]},
         **changes,
@@ -60,8 +66,8 @@ def test_overlays_common_options_and_exclusions(tmp_path):
         exclude=[{"task": "toy", "algorithm": ["Ours"], "overlay": "wide"}, {"seed": 0, "algorithm": "IQL"}],
     )
     assert names(plan) == [
-        "toy Ours plain seed 0", "toy Ours plain seed 1", "toy IQL plain seed 1", "toy IQL wide seed 1", "maze Ours plain seed 1",
-        "maze Ours wide seed 1", "maze IQL plain seed 1", "maze IQL wide seed 1",
+        "toy Ours plain seed 0", "toy Ours plain seed 1", "toy IQL plain seed 1", "toy IQL wide seed 1",
+        "maze Ours plain seed 1", "maze Ours wide seed 1", "maze IQL plain seed 1", "maze IQL wide seed 1",
     ]  # fmt: skip
     wide = plan.trials[3]
     assert wide.folder.name == "IQL-wide-seed1"
@@ -82,7 +88,7 @@ def test_overlays_common_options_and_exclusions(tmp_path):
         ({"algorithms": {"a/b": []}}, "letters, digits"),
         ({"tasks": {"toy": ["--model.width=3"]}}, "name no data.dataset"),
         ({"tasks": {"a": ["--data.dataset=x"]}}, "needs the family of task a"),
-        ({"tasks": {"a": {"options": ["--data.dataset=x"], "family": "gym"}, "b": {"options": ["--data.dataset=x"], "family": "gym"}}}, "share"),
+        ({"tasks": {name: {"options": ["--data.dataset=x"], "family": "gym"} for name in "ab"}}, "share"),
         ({"exclude": [{"algorithm": "IQ"}]}, "did you mean IQL?"),
         ({"exclude": [{"seed": 7}]}, "no trial is like that"),
         ({"exclude": [{"seed": [0, 1]}]}, "nothing is left"),

@@ -1,5 +1,6 @@
 """Sweeps that are killed, fail and go on. Most trials here are scripts of a moment that write what fit and test would write."""
 
+import io
 import json
 import os
 import signal
@@ -68,7 +69,7 @@ def scripted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def board(runs: list[TrialRun], workers: int = 1) -> Board:
-    return Board(runs, workers, Console(file=open(os.devnull, "w"), width=200))  # noqa: SIM115
+    return Board(runs, workers, Console(file=io.StringIO(), width=200))
 
 
 def test_a_trial_that_fails_is_tried_twice_again_and_the_rest_goes_on(scripted):
@@ -80,7 +81,8 @@ def test_a_trial_that_fails_is_tried_twice_again_and_the_rest_goes_on(scripted):
     assert fine.state is good.state is State.DONE
     # the others come first before it is tried again
     assert started == [
-        ("broken", "fit"), ("fine", "fit"), ("fine", "test"), ("good", "fit"), ("good", "test"), ("broken", "fit"), ("broken", "fit"),
+        ("broken", "fit"), ("fine", "fit"), ("fine", "test"), ("good", "fit"), ("good", "test"),
+        ("broken", "fit"), ("broken", "fit"),
     ]  # fmt: skip
 
 
@@ -143,7 +145,12 @@ def test_time_of_training_counts_what_is_known(tmp_path):
     (tmp_path / "trial").mkdir()
     entries = [
         {"event": "started", "command": "fit", "time": 100.0, "saved": None},
-        {"event": "started", "command": "fit", "time": 900.0, "saved": 160.0},  # the first was killed after its checkpoint of 160
+        {
+            "event": "started",
+            "command": "fit",
+            "time": 900.0,
+            "saved": 160.0,
+        },  # the first was killed after its checkpoint of 160
         {"event": "ended", "command": "fit", "time": 1000.0, "saved": 1000.0},
         {"event": "started", "command": "test", "time": 1000.0, "saved": 1000.0},
         {"event": "ended", "command": "test", "time": 5000.0, "saved": 1000.0},
