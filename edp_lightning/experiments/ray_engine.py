@@ -60,7 +60,7 @@ def run_ray(file: str, indices: Sequence[int], output: Path, threads: int, gpus:
         from ray import tune
     except ImportError as error:
         raise UserError(f"--engine ray needs Ray: pip install 'edp_lightning[sweep]' ({error})") from error
-    ray.init(ignore_reinit_error=True, include_dashboard=False)
+    ray.init(ignore_reinit_error=True)  # RAY_ADDRESS names a cluster that is there
     space = {"index": tune.grid_search(list(indices)), "file": file, "folder": str(Path.cwd()), "threads": threads}
     tuner = tune.Tuner(
         tune.with_resources(run_trial, {"cpu": threads, "gpu": gpus}),

@@ -58,6 +58,7 @@ class TrialRun:
         self.reason = ""
         self.verb = ""
         self.gained, self.seconds = 0, 0.0
+        self._command: list[str] = []
         self._process: subprocess.Popen[bytes] | None = None
         self._lock: AbstractContextManager[Any] | None = None
         self.first_step, self._begin = 0, 0.0
@@ -128,7 +129,7 @@ class TrialRun:
             self.state, self.verb = State.DONE, ""
             self._release()
             return
-        self.verb = command[0]
+        self.verb, self._command = command[0], command
         self.first_step, self._begin = records.checkpoint_step(self.trial), time.monotonic()
         note(self.trial.folder, event="started", command=self.verb, step=self.first_step)
         with records.log_file(self.trial).open("ab") as log:
@@ -159,15 +160,9 @@ class TrialRun:
             return f"{verb} ended with status {status}"
         if verb == "fit" and step < self.trial.steps:
             return f"fit ended by itself at step {step} of {self.trial.steps}"
-        if verb == "test" and records.next_command(self.trial) is not None and self._tests_nothing():
+        if verb == "test" and records.next_command(self.trial) == self._command:
             return "test wrote no result file"
         return ""
-
-    def _tests_nothing(self) -> bool:
-        """Return whether no result file belongs to the weights that were judged."""
-        return not any(
-            records.judged_step(self.trial, name) == records.checkpoint_step(self.trial, name) for name in self.trial.judge
-        )
 
     def _fail(self, reason: str) -> None:
         self._release()

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from edp_lightning.cli import main
+from edp_lightning.experiments.pictures import draw_curves
 from edp_lightning.experiments.published import published
 from edp_lightning.experiments.results import read_grid
 from edp_lightning.experiments.statistics import mean, performance_profile, probability_of_improvement
@@ -199,3 +200,21 @@ def test_the_published_numbers_have_the_averages_that_the_slides_show():
     assert table.score("edp/antmaze/large-diverse-v1", "MSG") == table.score("d4rl:antmaze-large-diverse-v0", "MSG") == 71.4
     assert table.score("edp/toy/two-step-v0", "MSG") is None
     assert table.score(HOPPER, "MSG") is None
+
+
+def test_curves_show_each_seed_and_their_mean(runs):
+    from torch.utils.tensorboard import SummaryWriter
+
+    values = {0: [0.1, 0.3], 1: [0.2, 0.6]}
+    assert draw_curves(read_grid([runs])) is None
+    for seed, scores in values.items():
+        with SummaryWriter(str(runs / MAZE.replace("/", "-") / f"MSG-seed{seed}")) as writer:
+            for step, score in zip((499, 999), scores, strict=True):
+                writer.add_scalar("evaluation/score", score, step)
+    (ax,) = draw_curves(read_grid([runs])).axes
+    first, second, middle = ax.lines
+    np.testing.assert_allclose(first.get_ydata(), [10, 30], rtol=1e-5)
+    np.testing.assert_allclose(second.get_ydata(), [20, 60], rtol=1e-5)
+    np.testing.assert_allclose(middle.get_ydata(), [15, 45], rtol=1e-5)
+    assert list(middle.get_xdata()) == [500, 1000]
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["MSG (2)"]

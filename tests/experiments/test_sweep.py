@@ -38,6 +38,8 @@ shutil.copy(f"{folder}/../ready.ckpt", f"{folder}/checkpoints/last.ckpt")
 """
 TEST = """
 import json, sys
+if "silent" in sys.argv[1]:
+    sys.exit()
 json.dump({"checkpoint": {"gradient_steps": int(sys.argv[2])}}, open(f"{sys.argv[1]}/test_last.json", "w"))
 """
 
@@ -97,6 +99,13 @@ def test_what_is_done_is_not_done_again(scripted):
     runs, started = scripted("fine")
     run_local(runs, 1, board(runs))
     assert started[2:] == [("fine", "test")]
+
+
+def test_a_test_without_a_result_is_a_failure(scripted):
+    runs, started = scripted("silent")
+    run_local(runs, 1, board(runs))
+    assert (runs[0].state, runs[0].reason) == (State.FAILED, "test wrote no result file")
+    assert started == [("silent", "fit")] + 3 * [("silent", "test")]
 
 
 def test_two_sweeps_never_run_one_trial(scripted, monkeypatch):
