@@ -191,7 +191,7 @@ def sweep_file(tmp_path: Path, steps: int, **algorithms: list[str]) -> Path:
 
 
 def wait_until(condition: Any, what: str) -> None:
-    deadline = time.monotonic() + 200
+    deadline = time.monotonic() + 400
     while not condition():
         assert time.monotonic() < deadline, f"no {what} in time"
         time.sleep(0.02)
