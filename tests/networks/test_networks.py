@@ -4,7 +4,8 @@ import torch.nn.functional as F
 
 from edp_lightning.networks.ensemble import QEnsemble
 from edp_lightning.networks.mish import mish, mish_with_derivative
-from edp_lightning.networks.noise_network import NoiseNetwork
+from edp_lightning.networks.noise_network import NoiseNetwork, TimeEmbedding
+from tests.dispatch import Operators
 
 
 @pytest.fixture
@@ -72,3 +73,10 @@ def test_one_exponential_mish_is_mish():
     torch.testing.assert_close(a.double(), b, atol=5e-7, rtol=0)
     torch.testing.assert_close(mish_with_derivative(x.detach()), (ours.detach(), a))
     assert mish(x.bfloat16()).dtype == torch.bfloat16
+
+
+def test_the_frequencies_of_times_are_computed_on_the_cpu():
+    with torch.device("meta"), Operators() as operators:
+        embedding = TimeEmbedding()
+    assert embedding.frequencies.device.type == "meta"
+    assert "exp" not in {name for name, _ in operators.on("meta")}
