@@ -8,7 +8,7 @@ import lightning as L
 import torch
 from torch import Tensor
 
-from edp_lightning.acceleration.compilation import compile_or_eager, start_step
+from edp_lightning.acceleration.compilation import compile_or_eager
 from edp_lightning.acceleration.native.perceptrons import FusedPerceptrons, fused_perceptrons
 from edp_lightning.acceleration.precision import HiddenPrecision, hidden_dtype
 from edp_lightning.algorithms.agreement import agree_on_scales, check_shared_options, refuse_unknown_scales, scales_of
@@ -218,7 +218,7 @@ class OfflineAlgorithm(L.LightningModule, ABC):
         """Return a function that compiles others for this module's device, or leaves them as they are."""
 
         def prepare(function: Callable[P, R]) -> Callable[P, R]:
-            return compile_or_eager(function, self.device, dynamic) if compiled else function
+            return compile_or_eager(function, dynamic) if compiled else function
 
         return prepare
 
@@ -255,7 +255,6 @@ class OfflineAlgorithm(L.LightningModule, ABC):
             set_learning_rate(self._optimizers_now[name], learner.rate(step, self.trainer.max_steps))
         log_now = (step + 1) % self.trainer.log_every_n_steps == 0  # type: ignore[attr-defined]
         self._watched, self._norms = {}, {}
-        start_step(self.device)
         report = self.gradient_step(batch, step) or StepReport()
         assert next(iter(self._learners)) in self._norms, "every step must update the first learner: that is what is counted"
         if log_now:

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from edp_lightning.networks.ensemble import QEnsemble
 from edp_lightning.networks.mish import mish, mish_with_derivative
 from edp_lightning.networks.noise_network import NoiseNetwork, TimeEmbedding
-from tests.dispatch import Operators
+from tests.dispatch import Operators, fake_gpu
 
 
 @pytest.fixture
@@ -80,3 +80,11 @@ def test_the_frequencies_of_times_are_computed_on_the_cpu():
         embedding = TimeEmbedding()
     assert embedding.frequencies.device.type == "meta"
     assert "exp" not in {name for name, _ in operators.on("meta")}
+
+
+def test_on_a_gpu_mish_is_one_kernel():
+    with fake_gpu() as operators:
+        x = torch.zeros(8, 4, device="cuda:0", dtype=torch.bfloat16)
+        operators.counts.clear()
+        assert mish(x).dtype == torch.bfloat16
+    assert operators.counts == {"mish": 1}
