@@ -31,19 +31,24 @@ class Operators(TorchDispatchMode):
     Attributes:
         counts: How often each operator ran, by name, views left out.
         results: (name, device type, dtype) of each result.
+        written: Bytes of all results, views left out.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.counts: Counter[str] = Counter()
         self.results: list[tuple[str, str, torch.dtype]] = []
+        self.written = 0
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         found = function(*args, **(kwargs or {}))
         name = function.name().removeprefix("aten::").partition(".")[0]
+        if name.startswith("prim::"):  # a question, not an operator
+            return found
+        tensors = [leaf for leaf in tree_leaves(found) if isinstance(leaf, Tensor)]
         if name not in VIEWS:
             self.counts[name] += 1
-        tensors = [leaf for leaf in tree_leaves(found) if isinstance(leaf, Tensor)]
+            self.written += sum(tensor.numel() * tensor.element_size() for tensor in tensors)
         self.results += [(name, tensor.device.type, tensor.dtype) for tensor in tensors]
         return found
 

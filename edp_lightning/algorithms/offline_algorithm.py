@@ -15,7 +15,7 @@ from edp_lightning.algorithms.agreement import agree_on_scales, check_shared_opt
 from edp_lightning.algorithms.inspection import Critics, Follower, StepReport, TunableEntropy
 from edp_lightning.algorithms.necessary import missing_callbacks
 from edp_lightning.algorithms.noise import RowNoise
-from edp_lightning.algorithms.optimization import Learner, apply_gradients, loss_gradients, set_learning_rate
+from edp_lightning.algorithms.optimization import Learner, apply_gradients, loss_gradients, mean_over_ranks, set_learning_rate
 from edp_lightning.data.transitions import Batch
 from edp_lightning.errors import UserError
 from edp_lightning.networks.scaling import ActionScaler, ObservationNormalizer
@@ -234,11 +234,7 @@ class OfflineAlgorithm(L.LightningModule, ABC):
 
     def mean_over_ranks(self, value: Tensor) -> Tensor:
         """Return the mean of a tensor over all ranks; the tensor itself on one device."""
-        if self._trainer is None or self.trainer.world_size == 1:
-            return value
-        reduced = self.trainer.strategy.reduce(value.detach().clone(), reduce_op="mean")
-        assert isinstance(reduced, Tensor)
-        return reduced
+        return mean_over_ranks(value)
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
         """Take one gradient step.
@@ -279,12 +275,12 @@ class OfflineAlgorithm(L.LightningModule, ABC):
 
     def _log_step(self, values: dict[str, Tensor], step: int) -> None:
         reduced = self.mean_over_ranks(torch.stack(list(values.values())))
-        named = dict(zip(values, reduced, strict=True))
-        self.log_dict(named, logger=False)  # for callbacks and the progress bar
+        self.log_dict(dict(zip(values, reduced, strict=True)), logger=False)  # for callbacks and the progress bar
+        numbers = dict(zip(values, reduced.tolist(), strict=True))  # one copy from the device, for which the host waits
         # Lightning would hand them to the logger only after on_train_batch_end, where checkpoints are saved: a run killed
         # in between would lack this step's numbers for ever.
         for logger in self.loggers:
-            logger.log_metrics({name: float(value) for name, value in named.items()}, step=step)
+            logger.log_metrics(numbers, step=step)
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         """Do nothing: policies are judged in the environment, by ``EnvironmentEvaluation``."""

@@ -60,7 +60,8 @@ class ForegroundRollout:
             signals: Where stop signals arrive.
         """
         outcome = Outcome()
-        with isolate_rng():  # which restores nothing after an exception
+        # No GPU is started for its state. After an exception nothing would be restored.
+        with isolate_rng(include_cuda=torch.cuda.is_initialized()):
             try:
                 with signals.interrupting():
                     if len(seeds):
