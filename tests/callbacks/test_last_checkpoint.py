@@ -2,6 +2,7 @@
 
 import errno
 import threading
+from pathlib import Path
 from types import SimpleNamespace
 
 import lightning as L
@@ -74,7 +75,7 @@ def test_saves_are_bounded_by_time_but_the_last_step_is_always_saved(toy_set, co
     monkeypatch.setattr(checkpoints, "time", SimpleNamespace(monotonic=lambda: float(next(seconds))))
 
     def remember(self, path, *args, **kwargs):
-        if path.name == "last.ckpt":
+        if Path(path).name == "last.ckpt":
             saved.append(self.global_step)
         save(self, path, *args, **kwargs)
 
