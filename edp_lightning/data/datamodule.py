@@ -327,8 +327,18 @@ class OfflineDataModule(L.LightningDataModule):
                 f"each of {world_size} ranks draws {h.batch_size} rows: {h.batch_size * world_size} per gradient step"
             )
         parts = list(zip(self.facts.parts, self._probabilities, strict=True)) if h.mixture else None
+        device = None if self.trainer is None else self.trainer.strategy.root_device
         self._loader = TransitionLoader(
-            self.table, h.batch_size, h.steps_per_epoch, h.seed, self._position, rank, world_size, parts, **self._served()
+            self.table,
+            h.batch_size,
+            h.steps_per_epoch,
+            h.seed,
+            self._position,
+            rank,
+            world_size,
+            parts,
+            **self._served(),
+            device=device,
         )
         return self._loader
 
