@@ -30,11 +30,12 @@ class PortableAdam(torch.optim.Adam):
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Take one step; or let the stand-in of :meth:`step_by` take it."""
-        if self._stand_in is None:
+        stand_in, self._stand_in = self._stand_in, None  # which may step this optimizer itself
+        if stand_in is None:
             return super().step(closure)  # type: ignore[arg-type]
         if closure is not None:
             closure()
-        return self._stand_in()
+        return stand_in()
 
     def step_by(self, stand_in: Callable[[], Any], step: Callable[[], Any]) -> None:
         """Call ``step`` with ``stand_in`` in the place of this optimizer's own step.
