@@ -17,7 +17,20 @@ from torch.utils._pytree import tree_leaves
 
 from edp_lightning.acceleration.native.library import BuildError, load_library
 
-VIEWS = {"view", "t", "transpose", "expand", "slice", "select", "split", "split_with_sizes", "unsqueeze", "squeeze", "detach", "alias"}
+VIEWS = {
+    "view",
+    "t",
+    "transpose",
+    "expand",
+    "slice",
+    "select",
+    "split",
+    "split_with_sizes",
+    "unsqueeze",
+    "squeeze",
+    "detach",
+    "alias",
+}
 VIEWS |= {"_unsafe_view", "as_strided", "permute", "unbind", "lift_fresh", "chunk", "narrow"}
 """Operators that start nothing on a device."""
 
@@ -77,7 +90,11 @@ def _allow_fake_gpu() -> str:
         source = Path(folder) / "guard.cpp"
         source.write_text(NO_GUARD)
         try:
-            load_library(source, [f"-I{root / 'include'}", f"-L{root / 'lib'}", "-std=c++20", "-Wl,--no-as-needed", "-lc10"], Path(folder))
+            load_library(
+                source,
+                [f"-I{root / 'include'}", f"-L{root / 'lib'}", "-std=c++20", "-Wl,--no-as-needed", "-lc10"],
+                Path(folder),
+            )
         except BuildError as error:
             return str(error)
     return ""

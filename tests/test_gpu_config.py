@@ -42,7 +42,13 @@ def test_the_overlay_is_one_for_any_config(toy_set, command):
     precision = torch.get_float32_matmul_precision()
     try:
         folder = command(
-            *("fit", "--config=configs/gpu.yaml", "--trainer.max_steps=6", "--model.compile=false", "--trainer.accelerator=cpu"),
+            *(
+                "fit",
+                "--config=configs/gpu.yaml",
+                "--trainer.max_steps=6",
+                "--model.compile=false",
+                "--trainer.accelerator=cpu",
+            ),
             "--model.hidden_precision=float32",
         )
         assert torch.get_float32_matmul_precision() == "high"

@@ -132,7 +132,7 @@ def head_values(layers: Layers, x: Tensor) -> Tensor:
 
 
 class PassFunctions(NamedTuple):
-    """The three passes for one kind of device: :func:`values_pass`, :func:`td_pass` and :func:`action_pass`, or what replaces them."""
+    """The passes for one kind of device: :func:`values_pass`, :func:`td_pass`, :func:`action_pass`, or what replaces them."""
 
     values: Callable[..., Tensor]
     td: Callable[..., tuple[Tensor, ...]]

@@ -60,7 +60,9 @@ def _forward(layers: Layers, inputs: Tensor, dtype: torch.dtype) -> tuple[Tensor
     """Return Q-values, the input of each layer, the input of each Mish, and the hidden weights in ``dtype``."""
     padding = -inputs.shape[1] % ALIGNMENT
     x = F.pad(inputs.to(dtype), (0, padding)).expand(len(layers.weights[0]), -1, -1)
-    activations, before, cast = [x], [], []
+    activations: list[Tensor] = [x]
+    before: list[Tensor] = []
+    cast: list[Tensor] = []
     for weight, bias in zip(layers.weights[:-1], layers.biases[:-1], strict=True):
         weight = weight.to(dtype)
         cast.append(weight if cast else F.pad(weight, (0, 0, 0, padding)))

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 
 class PortableAdam(torch.optim.Adam):
-    """Fused Adam with two forms: the usual one, and the one a CUDA graph needs (``capturable``, the rate a tensor on the device).
+    """Fused Adam with two forms: the usual one, and what a CUDA graph needs (``capturable``, the rate a tensor on the device).
 
     A checkpoint always holds the usual form, and loading one changes this optimizer's moments, never its form: files travel
     between CPU and GPU, and between runs with and without a graph.
@@ -32,7 +32,7 @@ class PortableAdam(torch.optim.Adam):
         """Take one step; or let the stand-in of :meth:`step_by` take it."""
         stand_in, self._stand_in = self._stand_in, None  # which may step this optimizer itself
         if stand_in is None:
-            return super().step(closure)  # type: ignore[arg-type]
+            return super().step(closure)
         if closure is not None:
             closure()
         return stand_in()
@@ -40,7 +40,7 @@ class PortableAdam(torch.optim.Adam):
     def step_by(self, stand_in: Callable[[], Any], step: Callable[[], Any]) -> None:
         """Call ``step`` with ``stand_in`` in the place of this optimizer's own step.
 
-        Lightning counts gradient steps by the steps of an optimizer: with ``step`` that of its wrapper, ``stand_in`` is counted.
+        Lightning counts gradient steps by an optimizer's steps: with ``step`` that of its wrapper, ``stand_in`` is counted.
         """
         self._stand_in = stand_in
         try:
@@ -59,9 +59,7 @@ class PortableAdam(torch.optim.Adam):
         form = [{name: group[name] for name in ("capturable", "fused")} for group in self.param_groups]
         own_rates = [group["lr"] for group in self.param_groups]
         rates = [float(group["lr"]) for group in state_dict["param_groups"]]
-        groups = [
-            group | own | {"lr": rate} for group, own, rate in zip(state_dict["param_groups"], form, rates, strict=True)
-        ]
+        groups = [group | own | {"lr": rate} for group, own, rate in zip(state_dict["param_groups"], form, rates, strict=True)]
         super().load_state_dict(state_dict | {"param_groups": groups})
         for group, own_rate, rate in zip(self.param_groups, own_rates, rates, strict=True):
             if isinstance(own_rate, Tensor):  # the one that a graph reads

@@ -228,6 +228,7 @@ class OfflineAlgorithm(L.LightningModule, ABC):
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
         """Return one optimizer per learner; Lightning counts the steps of the first."""
         self._learners = self.learners()
+        self._recorded, self._why_not_recorded = None, ""  # it knows the optimizers of the training before
         return [learner.create(self.get_submodule(name)) for name, learner in self._learners.items()]
 
     def preparation(self, compiled: bool, dynamic: bool = False) -> Callable[[Callable[P, R]], Callable[P, R]]:

@@ -155,7 +155,8 @@ def apply_gradients(optimizer: Any, network: nn.Module, gradients: list[Tensor],
     """Average ``gradients`` (in the order of the network's parameters) over ranks, clip their joint norm and step."""
     parameters = list(network.parameters())
     keep_gradients(parameters, gradients)
-    tensors = torch.stack(torch._foreach_norm([parameter.grad for parameter in parameters]))
+    kept = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    tensors = torch.stack(torch._foreach_norm(kept))
     joint = torch.linalg.vector_norm(tensors)
     if clip_norm is not None:
         torch.nn.utils.clip_grads_with_norm_(parameters, clip_norm, joint)

@@ -49,9 +49,7 @@ class RecordedStep:
         device: Where all of it lies.
     """
 
-    def __init__(
-        self, function: Callable[..., StepOutputs], optimizers: Sequence[PortableAdam], device: torch.device
-    ) -> None:
+    def __init__(self, function: Callable[..., StepOutputs], optimizers: Sequence[PortableAdam], device: torch.device) -> None:
         self._function = function
         self._counted = optimizers[0]
         self._on_gpu = device.type == "cuda"
@@ -76,9 +74,7 @@ class RecordedStep:
         if self._inputs is None:
             self._inputs = tree_map_only(Tensor, torch.clone, inputs)
             return
-        into, found = (
-            [leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)] for tree in (self._inputs, inputs)
-        )
+        into, found = ([leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)] for tree in (self._inputs, inputs))
         assert [a.shape for a in into] == [b.shape for b in found], "batches of a run have one size"
         torch._foreach_copy_(into, found)
 
@@ -89,7 +85,7 @@ class RecordedStep:
             self._keep(self._call())
         elif self._steps < WARM_UP:
             # A recording happens beside the usual stream; what is allocated lazily must have been so there.
-            here, beside = torch.cuda.current_stream(), torch.cuda.Stream()
+            here, beside = torch.cuda.current_stream(), torch.cuda.Stream()  # type: ignore[no-untyped-call]
             beside.wait_stream(here)
             with torch.cuda.stream(beside):
                 self._outputs = self._call()

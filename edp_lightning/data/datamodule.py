@@ -327,27 +327,21 @@ class OfflineDataModule(L.LightningDataModule):
                 f"each of {world_size} ranks draws {h.batch_size} rows: {h.batch_size * world_size} per gradient step"
             )
         parts = list(zip(self.facts.parts, self._probabilities, strict=True)) if h.mixture else None
-        device = None if self.trainer is None else self.trainer.strategy.root_device
         self._loader = TransitionLoader(
-            self.table,
-            h.batch_size,
-            h.steps_per_epoch,
-            h.seed,
-            self._position,
-            rank,
-            world_size,
-            parts,
-            **self._served(),
-            device=device,
+            self.table, h.batch_size, h.steps_per_epoch, h.seed, self._position, rank, world_size, parts, **self._served()
         )
         return self._loader
 
     def _served(self) -> dict[str, Any]:
-        """Return where the trainer's run is in the stream, and how many batches it repeats; nothing without a trainer."""
+        """Return where the trainer's run is in the stream, how many batches it repeats, and its device; nothing without one."""
         trainer = self.trainer
         if trainer is None:
             return {}
-        return {"start": partial(getattr, trainer, "global_step"), "cycle": repeated_batches(trainer.overfit_batches)}  # type: ignore[attr-defined]
+        return {
+            "start": partial(getattr, trainer, "global_step"),
+            "cycle": repeated_batches(trainer.overfit_batches),  # type: ignore[attr-defined]
+            "device": trainer.strategy.root_device,
+        }
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         """Return the batch on ``device``. Training rows are there already; Lightning would look at each of their fields."""

@@ -5,7 +5,7 @@ import traceback
 from collections.abc import Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -31,7 +31,7 @@ def load_policy(
         device: Where it is to act.
         precision: Takes the place of the file's ``hidden_precision``.
     """
-    options = {} if precision is None else {"hidden_precision": precision}
+    options: dict[str, Any] = {} if precision is None else {"hidden_precision": precision}
     with device:  # so that whatever is chosen by the device is chosen by this one
         return policy.load_from_checkpoint(checkpoint, map_location=device, weights_only=True, **options).eval()
 

@@ -46,7 +46,9 @@ def test_the_measurement_is_taken_once_and_leaves_the_random_state_alone():
     assert torch.equal(torch.get_rng_state(), state)
 
 
-@pytest.mark.parametrize(("capability", "expected"), [((7, 5), torch.float32), ((8, 0), torch.bfloat16), ((12, 0), torch.bfloat16)])
+@pytest.mark.parametrize(
+    ("capability", "expected"), [((7, 5), torch.float32), ((8, 0), torch.bfloat16), ((12, 0), torch.bfloat16)]
+)
 def test_a_gpu_is_judged_by_its_capability_and_not_timed(monkeypatch, capability, expected):
     """A measurement may come out differently on another rank, or when the run is resumed."""
     measured(monkeypatch, None)

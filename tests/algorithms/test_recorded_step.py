@@ -14,7 +14,11 @@ from tests.dispatch import Operators
 from tests.probes import CrashError
 from tests.test_resume import SETTINGS, assert_same_run
 
-CRASH = ["--trainer.callbacks=tests.probes.CrashAt", "--trainer.callbacks.hook=on_train_batch_end", "--trainer.callbacks.step=6"]
+CRASH = [
+    "--trainer.callbacks=tests.probes.CrashAt",
+    "--trainer.callbacks.hook=on_train_batch_end",
+    "--trainer.callbacks.step=6",
+]
 CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
 
 

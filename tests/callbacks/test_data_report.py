@@ -14,7 +14,9 @@ def test_nothing_on_the_device_is_float64(monkeypatch):
     """Apple's MPS has none."""
     written = []
     monkeypatch.setattr(
-        DataReport, "_writer", lambda *_: SimpleNamespace(add_histogram=lambda name, values, step: written.append((name, values)))
+        DataReport,
+        "_writer",
+        lambda *_: SimpleNamespace(add_histogram=lambda name, values, step: written.append((name, values))),
     )
     with fake_gpu() as operators:
         table = TransitionTable(torch.zeros(50, 11, device="cuda:0"), 3, 2)
