@@ -3,6 +3,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from benchmarks.operators import Operators
 from edp_lightning.acceleration import critic_passes
 from edp_lightning.acceleration.native.perceptrons import instruction_sets
 from edp_lightning.algorithms.entropy_diffusion import EntropyDiffusionPolicy
@@ -14,7 +15,6 @@ from edp_lightning.data.transitions import Batch
 from edp_lightning.errors import UserError
 from edp_lightning.networks.coefficient import CoefficientNetwork
 from edp_lightning.networks.ensemble import aggregate_q
-from tests.dispatch import Operators
 
 
 def build(**kwargs):

@@ -5,12 +5,12 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from benchmarks.operators import Operators
 from edp_lightning.algorithms.adam import PortableAdam
 from edp_lightning.algorithms.entropy_diffusion import EntropyDiffusionPolicy
 from edp_lightning.algorithms.offline_algorithm import OfflineAlgorithm
 from edp_lightning.algorithms.recorded_step import RecordedStep, StepOutputs, why_not_recorded
 from edp_lightning.data.transitions import Batch
-from tests.dispatch import Operators
 from tests.probes import CrashError
 from tests.test_resume import SETTINGS, assert_same_run
 

@@ -5,10 +5,11 @@ import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from benchmarks.operators import Operators
 from edp_lightning.algorithms.entropy_diffusion import EntropyDiffusionPolicy
 from edp_lightning.algorithms.noise import StepNoise
 from edp_lightning.data.transitions import Batch
-from tests.dispatch import Operators, fake_gpu
+from tests.dispatch import fake_gpu
 
 ROWS, BACKUP = 256, 10
 WRITTEN = {"float32": 3.0e9, "bfloat16": 2.0e9}

@@ -2,10 +2,10 @@ import itertools
 
 import torch
 
+from benchmarks.operators import Operators
 from edp_lightning.data.loader import TransitionLoader
 from edp_lightning.data.tables.table import TransitionTable
 from edp_lightning.data.transitions import Batch
-from tests.dispatch import Operators
 
 
 def table(rows=50):

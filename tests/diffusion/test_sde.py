@@ -2,9 +2,9 @@ import pytest
 import torch
 from torch.distributions import Independent, Normal
 
+from benchmarks.operators import Operators
 from edp_lightning.diffusion import MeanRevertingSDE
 from edp_lightning.diffusion.sde import Gaussian
-from tests.dispatch import Operators
 
 
 @pytest.fixture

@@ -2,10 +2,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from benchmarks.operators import Operators
 from edp_lightning.networks.ensemble import QEnsemble
 from edp_lightning.networks.mish import mish, mish_with_derivative
 from edp_lightning.networks.noise_network import NoiseNetwork, TimeEmbedding
-from tests.dispatch import Operators, fake_gpu
+from tests.dispatch import fake_gpu
 
 
 @pytest.fixture
