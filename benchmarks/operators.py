@@ -3,7 +3,7 @@
     python benchmarks/operators.py [--quick]
 
 Counts are the same for any number of critics; what they write is for 64 with max-Q. The optimizers' kernels are left out: fused
-Adam adds four operators. ``mish_backward`` is one kernel on a GPU and counted as the twelve that it is made of here.
+Adam adds four operators. ``mish_backward`` is one kernel on a GPU and counted here as the twelve it is made of.
 """
 
 import argparse
