@@ -134,7 +134,8 @@ class LastCheckpoint(Checkpoint):
             self.signals.shield()
             self._save_and_stop(trainer, stop)
         if self._soon or step == trainer.max_steps or self._is_due(trainer):
-            self._save(trainer, checkpoint_folder(trainer) / "last.ckpt", wait=step == trainer.max_steps or self._error is not None)
+            over = step == trainer.max_steps or self._error is not None
+            self._save(trainer, checkpoint_folder(trainer) / "last.ckpt", wait=over)
         if self._error is not None:
             raise self._error
 

@@ -13,7 +13,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from edp_lightning.callbacks.checkpoints import BestCheckpoint, LastCheckpoint, checkpoint_folder
 from edp_lightning.callbacks.evaluation_ends import after_failure, agree, end_with, stop, stop_exception, stop_signals, watchers
 from edp_lightning.errors import UserError
-from edp_lightning.evaluation.background import BackgroundRollout, load_policy
+from edp_lightning.evaluation.background import BackgroundRollout, restore_policy
 from edp_lightning.evaluation.foreground import ForegroundRollout, evaluations_of
 from edp_lightning.evaluation.metrics import evaluation_scores
 from edp_lightning.evaluation.results import checkpoint_facts, result_record
@@ -287,7 +287,7 @@ class EnvironmentEvaluation(L.Callback):
         seconds = time.perf_counter() - playing.started
         found = {}
         if self.listeners:
-            policy = load_policy(type(trainer.lightning_module), path, trainer.strategy.root_device)  # type: ignore[arg-type]
+            policy = restore_policy(type(trainer.lightning_module), path, trainer.strategy.root_device)  # type: ignore[arg-type]
             found = self._ask_listeners(trainer, policy, results, playing.step)
         scores = evaluation_scores(torch.device("cpu"), trainer.datamodule.environment, results, results)  # type: ignore[attr-defined]
         named = {f"evaluation/{name}": value for name, value in scores.items()}

@@ -199,7 +199,8 @@ class OfflineDataModule(L.LightningDataModule):
             return ""
         from edp_lightning.environments.trial import try_out
 
-        with isolate_rng(include_cuda=torch.cuda.is_initialized()):  # no GPU is started for its state
+        on_gpu: bool = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+        with isolate_rng(include_cuda=on_gpu):  # no GPU is started for its state
             return try_out(self.environment, self.observation_dim, self.action_dim)
 
     def _read(self, stage: str) -> None:

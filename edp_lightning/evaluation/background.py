@@ -20,7 +20,7 @@ if TYPE_CHECKING:  # the module is imported for --help, environments are not
     from edp_lightning.environments.recipe import EvaluationEnvironment
 
 
-def load_policy(
+def restore_policy(
     policy: type[OfflineAlgorithm], checkpoint: Path | str, device: torch.device, precision: HiddenPrecision | None = None
 ) -> OfflineAlgorithm:
     """Return the policy of a checkpoint file on a device, ready to act.
@@ -133,7 +133,7 @@ def _play(
             device = torch.device("cpu")
             if read_checkpoint(checkpoint)["hyper_parameters"].get("hidden_precision") == "bfloat16":
                 precision = "auto"  # what was chosen for the GPU may take this CPU fifty times as long
-        policy = load_policy(policy_class, checkpoint, device, precision)
+        policy = restore_policy(policy_class, checkpoint, device, precision)
         envs = LocalEnvironments([environment.make() for _ in range(min(num_envs, len(seeds)))])
         try:
             answer: list[EpisodeResult] | str = rollout(envs, policy.act, seeds, record=record)

@@ -66,8 +66,8 @@ class ForegroundRollout:
             signals: Where stop signals arrive.
         """
         outcome = Outcome()
-        # No GPU is started for its state. After an exception nothing would be restored.
-        with isolate_rng(include_cuda=torch.cuda.is_initialized()):
+        on_gpu: bool = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+        with isolate_rng(include_cuda=on_gpu):  # which starts no GPU for its state, and restores nothing after an exception
             try:
                 with signals.interrupting():
                     if len(seeds):
