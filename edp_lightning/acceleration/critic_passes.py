@@ -50,7 +50,7 @@ def values_pass(layers: Layers, inputs: Tensor, dtype: torch.dtype) -> Tensor:
     x = inputs.to(dtype).expand(len(layers.weights[0]), -1, -1)
     for weight, bias in zip(layers.weights[:-1], layers.biases[:-1], strict=True):
         x = mish(torch.bmm(x, weight.to(dtype)) + bias).to(dtype)
-    return _head(layers, x)
+    return head_values(layers, x)
 
 
 def td_pass(layers: Layers, inputs: Tensor, target: Tensor, num_critics: int, dtype: torch.dtype) -> tuple[Tensor, ...]:
@@ -120,12 +120,26 @@ def _forward(layers: Layers, inputs: Tensor, dtype: torch.dtype) -> _Forward:
         x = activated.to(dtype)
         activations.append(x)
         derivatives.append(derivative.to(dtype))
-    return _Forward(_head(layers, x), activations, derivatives, cast)
+    return _Forward(head_values(layers, x), activations, derivatives, cast)
 
 
-def _head(layers: Layers, x: Tensor) -> Tensor:
-    """Return the output layer's values: one column, so a sum of products that is compiled into the last Mish."""
+def head_values(layers: Layers, x: Tensor) -> Tensor:
+    """Return the output layer's values (critics, rows): one column, so a sum of products, compiled into the last Mish.
+
+    A matrix product would be in TF32 on a GPU whose products are.
+    """
     return (x.float() * layers.weights[-1].transpose(1, 2)).sum(-1) + layers.biases[-1].squeeze(-1)
+
+
+class PassFunctions(NamedTuple):
+    """The passes for one kind of device: :func:`values_pass`, :func:`td_pass`, :func:`action_pass`, or what replaces them."""
+
+    values: Callable[..., Tensor]
+    td: Callable[..., tuple[Tensor, ...]]
+    action: Callable[..., tuple[Tensor, Tensor]]
+
+
+CPU_PASSES = PassFunctions(values_pass, td_pass, action_pass)
 
 
 class CriticPasses:
@@ -133,12 +147,11 @@ class CriticPasses:
 
     Args:
         prepare: Wraps each pass before its first use, for example with ``compile_or_eager``.
+        functions: The passes for the device the critics are on.
     """
 
-    def __init__(self, prepare: Callable[[Any], Any]) -> None:
-        self._values: Callable[..., Tensor] = prepare(values_pass)
-        self._td: Callable[..., tuple[Tensor, ...]] = prepare(td_pass)
-        self._action: Callable[..., tuple[Tensor, Tensor]] = prepare(action_pass)
+    def __init__(self, prepare: Callable[[Any], Any], functions: PassFunctions = CPU_PASSES) -> None:
+        self._values, self._td, self._action = map(prepare, functions)
 
     @torch.no_grad()
     def values(self, critic: QEnsemble, inputs: Tensor) -> Tensor:
@@ -201,6 +214,8 @@ def _chunks(critic: QEnsemble, rows: int) -> list[Layers]:
     layers = all_layers(critic)
     width = max(weight.shape[2] for weight in layers.weights)
     sizes = chunk_sizes(critic.num_critics, rows, width, critic.hidden_dtype, critic.output.weight.device)
+    if len(sizes) == 1:
+        return [layers]
     weights = [torch.split(weight, sizes) for weight in layers.weights]
     biases = [torch.split(bias, sizes) for bias in layers.biases]
     return [Layers(list(w), list(b)) for w, b in zip(zip(*weights, strict=True), zip(*biases, strict=True), strict=True)]

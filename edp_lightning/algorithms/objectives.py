@@ -7,8 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from edp_lightning.acceleration.critic_passes import CriticPasses, with_action_gradient
+from edp_lightning.acceleration.critic_passes import CPU_PASSES, CriticPasses, with_action_gradient
 from edp_lightning.acceleration.fused_networks import FusedCriticPasses, fused_noise_network
+from edp_lightning.acceleration.gpu_passes import GPU_PASSES
 from edp_lightning.acceleration.native.perceptrons import FusedPerceptrons
 from edp_lightning.algorithms.losses import ActorTerms, BackupChoice, CriticTerms, best_of_actions, max_over_actions, td_target
 from edp_lightning.algorithms.noise import StepNoise
@@ -71,7 +72,8 @@ class Objectives:
         self.options = options
         self.entropy_coef = entropy_coef
         self._fused = fused
-        self._passes = CriticPasses(prepare) if fused is None else FusedCriticPasses(fused)
+        functions = CPU_PASSES if networks.critic.output.weight.device.type == "cpu" else GPU_PASSES
+        self._passes = CriticPasses(prepare, functions) if fused is None else FusedCriticPasses(fused)
         # A fused pass cannot be compiled into another function.
         sample_inputs = prepare(self.sample_inputs) if fused is None else self.sample_inputs
         self._sample_inputs: Callable[..., tuple[Tensor, Tensor]] = sample_inputs

@@ -199,7 +199,8 @@ class OfflineDataModule(L.LightningDataModule):
             return ""
         from edp_lightning.environments.trial import try_out
 
-        with isolate_rng():
+        on_gpu: bool = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+        with isolate_rng(include_cuda=on_gpu):  # no GPU is started for its state
             return try_out(self.environment, self.observation_dim, self.action_dim)
 
     def _read(self, stage: str) -> None:
@@ -333,11 +334,15 @@ class OfflineDataModule(L.LightningDataModule):
         return self._loader
 
     def _served(self) -> dict[str, Any]:
-        """Return where the trainer's run is in the stream, and how many batches it repeats; nothing without a trainer."""
+        """Return where the trainer's run is in the stream, how many batches it repeats, and its device; nothing without one."""
         trainer = self.trainer
         if trainer is None:
             return {}
-        return {"start": partial(getattr, trainer, "global_step"), "cycle": repeated_batches(trainer.overfit_batches)}  # type: ignore[attr-defined]
+        return {
+            "start": partial(getattr, trainer, "global_step"),
+            "cycle": repeated_batches(trainer.overfit_batches),  # type: ignore[attr-defined]
+            "device": trainer.strategy.root_device,
+        }
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         """Return the batch on ``device``. Training rows are there already; Lightning would look at each of their fields."""

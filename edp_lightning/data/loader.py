@@ -20,7 +20,7 @@ class TransitionLoader:
     N * B rows sees.
 
     Args:
-        table: All rows; batches come from the device it is on.
+        table: All rows.
         batch_size: Rows per batch on this rank.
         steps_per_epoch: Batches per epoch.
         seed: Seed of the stream.
@@ -32,6 +32,7 @@ class TransitionLoader:
         start: Says at the beginning of every iteration how many batches the run has used; iterations go on where the one
             before stopped when not given. However often a loader is made or asked, a run never sees its stream twice.
         cycle: Number of batches that are served over and over; the stream never repeats when not given.
+        device: Where batches are wanted; where the table is when not given.
     """
 
     def __init__(
@@ -46,8 +47,10 @@ class TransitionLoader:
         parts: Sequence[tuple[int, float]] | None = None,
         start: Callable[[], int] | None = None,
         cycle: int | None = None,
+        device: torch.device | None = None,
     ) -> None:
         self._table = table
+        self._device = device
         self.batch_size = batch_size
         self.steps_per_epoch = steps_per_epoch
         self.seed = seed
@@ -80,10 +83,10 @@ class TransitionLoader:
             rows = torch.randint(len(self._table), (count,), generator=generator)
         else:
             rows = mixed_rows(count, self._parts, generator)
-        mine, device = rows[self.rank :: self.world_size], self._table.rows.device
-        if device.type == "cuda":  # the copy must not wait for the steps that are still running
+        mine, table_device = rows[self.rank :: self.world_size], self._table.rows.device
+        if table_device.type == "cuda":  # the copy must not wait for the steps that are still running
             mine = mine.pin_memory()
-        return self._table.gather(mine.to(device, non_blocking=True))
+        return self._table.gather(mine.to(table_device, non_blocking=True), self._device)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the position; Lightning asks resumable loaders for it."""

@@ -27,6 +27,8 @@ class Gaussian(NamedTuple):
 class MeanRevertingSDE(nn.Module):
     """Transition laws of the discretised SDE, as buffers that follow the module's device.
 
+    They are computed on the CPU in float64 and moved: the same bits on every device.
+
     Args:
         num_steps: Number of diffusion steps T.
         schedule: Shape of theta_t.
@@ -45,7 +47,7 @@ class MeanRevertingSDE(nn.Module):
         super().__init__()
         theta, dt = step_rates(schedule, num_steps)
         step = theta * dt  # th_t
-        cumulative = torch.cat([torch.zeros(1, dtype=torch.float64), step.cumsum(0)])  # thbar_0..thbar_T
+        cumulative = torch.cat([step.new_zeros(1), step.cumsum(0)])  # thbar_0..thbar_T
         variance = -torch.expm1(-2 * cumulative)
         previous = variance[:-1]
         shrink = -torch.expm1(-2 * step)
@@ -63,7 +65,7 @@ class MeanRevertingSDE(nn.Module):
             "posterior_std": _with_front((previous * shrink / variance[1:]).sqrt(), 0.0),
         }
         for name, table in tables.items():
-            self.register_buffer(name, table.float(), persistent=False)
+            self.register_buffer(name, table.float().to(torch.get_default_device()), persistent=False)
 
     def marginal(self, clean: Tensor, t: Tensor) -> Gaussian:
         """Return q(a^t | a^0): mean a^0 exp(-theta_bar_t), variance 1 - exp(-2 theta_bar_t); eq. 4 of the paper."""
@@ -103,7 +105,7 @@ class MeanRevertingSDE(nn.Module):
 
 
 def _with_front(table: Tensor, value: float) -> Tensor:
-    return torch.cat([torch.full((1,), value, dtype=table.dtype), table])
+    return torch.cat([table.new_full((1,), value), table])
 
 
 def _column(table: Tensor, t: Tensor) -> Tensor:

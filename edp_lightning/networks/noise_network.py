@@ -28,8 +28,8 @@ class TimeEmbedding(nn.Module):
     def __init__(self, features: int = TIME_FEATURES) -> None:
         super().__init__()
         half = features // 2
-        frequencies = torch.exp(-math.log(10000) / (half - 1) * torch.arange(half))
-        self.register_buffer("frequencies", frequencies, persistent=False)
+        frequencies = torch.exp(-math.log(10000) / (half - 1) * torch.arange(half, device="cpu"))  # the same on every device
+        self.register_buffer("frequencies", frequencies.to(torch.get_default_device()), persistent=False)
         self.hidden = nn.Linear(features, 2 * features)
         self.output = nn.Linear(2 * features, features)
 

@@ -66,9 +66,18 @@ class TransitionTable:
         """Views of all rows, field by field; nothing is copied."""
         return self._fields(self.rows)
 
-    def gather(self, index: Tensor) -> Batch:
-        """Return the rows of an index (batch,) that lies on the table's device."""
-        fields = self._fields(self.rows.index_select(0, index))
+    def gather(self, index: Tensor, device: torch.device | None = None) -> Batch:
+        """Return the rows of an index (batch,) that lies on the table's device.
+
+        Rows for another device travel in one piece, and are split into fields there; on a GPU, beside the step that is running.
+        """
+        if device is None or device == self.rows.device:
+            rows = self.rows.index_select(0, index)
+        else:
+            # torch hands a pinned buffer out again only when the copy from it is done
+            rows = torch.empty(len(index), self.rows.shape[1], pin_memory=device.type == "cuda")
+            rows = torch.index_select(self.rows, 0, index, out=rows).to(device, non_blocking=True)
+        fields = self._fields(rows)
         if self._mapping is not None:
             self._touched += len(index) * PAGES_AROUND
             if self._touched > RESIDENT_BYTES:
