@@ -41,6 +41,7 @@ class BehaviorCloning(OfflineAlgorithm):
 
     def on_fit_start(self) -> None:
         """Compile the loss, if that is wanted."""
+        super().on_fit_start()
         self.prepare_step(compiled=self.hparams["compile"])
 
     def prepare_step(self, compiled: bool) -> None:

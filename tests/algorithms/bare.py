@@ -58,6 +58,7 @@ class BareSteps:
             strategy=SimpleNamespace(reduce=reduce, root_device=torch.device("cpu")),
             loggers=[],
         )
+        module.set_scales(-1.0, 1.0)
         module._trainer = self.trainer
         self.optimizers = module.configure_optimizers()
         module.optimizers = lambda use_pl_optimizer=True: self.optimizers
