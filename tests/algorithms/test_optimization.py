@@ -5,6 +5,7 @@ import torch
 import torch.distributed as dist
 
 from edp_lightning.algorithms.optimization import apply_gradients, learning_rate, mean_over_ranks
+from edp_lightning.errors import UserError
 
 
 def test_learning_rate_schedules():
@@ -12,7 +13,7 @@ def test_learning_rate_schedules():
     assert learning_rate(0.1, "cosine", 0, 100) == pytest.approx(0.1)
     assert learning_rate(0.1, "cosine", 50, 100) == pytest.approx(0.05)
     assert learning_rate(0.1, "cosine", 100, 100) == pytest.approx(0, abs=1e-9)
-    with pytest.raises(ValueError, match="max_steps"):
+    with pytest.raises(UserError, match="max_steps"):
         learning_rate(0.1, "cosine", 0, -1)
 
 
