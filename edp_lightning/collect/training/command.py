@@ -5,9 +5,13 @@ from pathlib import Path
 import torch
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from edp_lightning.collect.physics.locomotion import ROBOTS
+from edp_lightning.collect.training.origin import write_origin
 from edp_lightning.collect.training.ppo import PPO
 from edp_lightning.collect.training.recipes import recipe_of
+from edp_lightning.collect.training.selection import choose_policies
 from edp_lightning.collect.training.session import TrainingSession
+from edp_lightning.collect.training.snapshots import policy_arrays, save_arrays
 from edp_lightning.errors import UserError
 
 
@@ -55,3 +59,12 @@ def train(
                 progress.console.print(f"{seconds:.0f} s {line}", soft_wrap=True)
 
         session.run(minutes * 60, steps, report)
+    if name in ROBOTS:
+        arrays, policies = choose_policies(ROBOTS[name], session.snapshots)
+    else:
+        arrays, policies = policy_arrays(ppo), {}
+    save_arrays(target, arrays)
+    given = {"minutes": f"{minutes:g}", "seed": seed, "steps": steps, "start": start, "output": target}
+    options = " ".join(f"--{option} {value}" for option, value in given.items() if value is not None)
+    origin = write_origin(target, f"python -m edp_lightning collect train {name} {options}", ppo, session.seconds, policies)
+    print(f"{target} and {origin} written after {ppo.steps} steps; the same command with more --minutes trains further")

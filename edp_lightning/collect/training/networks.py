@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -30,7 +31,7 @@ class GaussianActor(nn.Module):
     ) -> None:
         super().__init__()
         dims = [observation_dim, *hidden_dims]
-        self.hidden = nn.ModuleList(_linear(n, m, math.sqrt(2)) for n, m in zip(dims, dims[1:], strict=False))
+        self.hidden = nn.ModuleList(_linear(n, m, math.sqrt(2)) for n, m in pairwise(dims))
         # A small last layer: the first policy is nearly the same everywhere (arXiv 2006.05990, section 3.2).
         self.mean = _linear(dims[-1], action_dim, 0.01)
         self.log_std = nn.Parameter(torch.full((action_dim,), math.log(std)))
@@ -56,14 +57,18 @@ class ValueNetwork(nn.Module):
     Args:
         observation_dim: Size of an observation.
         hidden_dims: Widths of the hidden layers.
-        normalize: LayerNorm after the first layer.
+        normalize: LayerNorm after the first layer, and ELU in place of tanh.
+        scale: Factors of the observation's numbers, (observation_dim,); what comes out is clipped to [-10, 10].
     """
 
-    def __init__(self, observation_dim: int, hidden_dims: Sequence[int], normalize: bool = False) -> None:
+    def __init__(
+        self, observation_dim: int, hidden_dims: Sequence[int], normalize: bool = False, scale: Tensor | None = None
+    ) -> None:
         super().__init__()
+        self._scale = torch.ones(observation_dim) if scale is None else scale
         dims = [observation_dim, *hidden_dims]
         layers: list[nn.Module] = []
-        for number, (n, m) in enumerate(zip(dims, dims[1:], strict=False)):
+        for number, (n, m) in enumerate(pairwise(dims)):
             layers.append(nn.Linear(n, m) if normalize else _linear(n, m, math.sqrt(2)))
             if normalize and number == 0:
                 layers.append(nn.LayerNorm(m))
@@ -73,7 +78,7 @@ class ValueNetwork(nn.Module):
 
     def forward(self, observation: Tensor) -> Tensor:
         """Return values, (...,), for observations (..., observation_dim)."""
-        value: Tensor = self.layers(observation)
+        value: Tensor = self.layers((observation * self._scale).clamp(-10.0, 10.0))
         return value.squeeze(-1)
 
 

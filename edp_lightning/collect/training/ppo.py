@@ -136,7 +136,9 @@ class PPO:
         self._finished.extend(self._returns[over].tolist())
         self._returns[over] = 0.0
 
-    def _learn(self, observations: Tensor, actions: Tensor, log_probs: Tensor, advantages: Tensor, targets: Tensor) -> dict[str, float]:
+    def _learn(
+        self, observations: Tensor, actions: Tensor, log_probs: Tensor, advantages: Tensor, targets: Tensor
+    ) -> dict[str, float]:
         s = self.settings
         advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
         divergence, value_loss = 0.0, 0.0
