@@ -29,10 +29,8 @@ def locomotion_episodes(
     """
     groups = [bundled_policies(task.robot, skill) for skill in task.skills]
     # Skills share equally, whatever the number of their policies.
-    bounds = [0.0]
-    for group in groups:
-        bounds += [bounds[-1] + steps / len(groups) / len(group) for _ in group]
-    ends = np.round(bounds).astype(int)
+    shares = [steps / len(groups) / len(group) for group in groups for _ in group]
+    ends = np.round(np.cumsum([0.0, *shares])).astype(int)
     locomotion = Locomotion(ROBOTS[task.robot], threads)
     try:
         for part, policy in enumerate(policy for group in groups for policy in group):

@@ -55,7 +55,7 @@ class MazeTask:
         return f"{self.kind} controller"
 
     def collection_spec(self) -> EnvSpec:
-        """Return the environment that data are collected in: it goes on at the goal, and starts and ends where the task says."""
+        """Return the environment that data are collected in: it goes on at goals, and starts where the task says."""
         starts, goals = ((self.start,), (self.goal,)) if self.single else (self.starts, self.goals)
         return self._spec(starts, goals, continuing=True)
 

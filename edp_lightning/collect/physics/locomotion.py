@@ -16,7 +16,7 @@ Healthy = Callable[[Array, Array], NDArray[np.bool_]]
 
 
 def hopper_is_healthy(positions: Array, velocities: Array) -> NDArray[np.bool_]:
-    """Return whether each hopper stands: height > 0.7, |angle| < 0.2, all other numbers within 100. (B, nq), (B, nv) -> (B,)."""
+    """Return whether each hopper stands: height > 0.7, |angle| < 0.2, the rest within 100. (B, nq), (B, nv) -> (B,)."""
     rest = np.concatenate([positions[:, 2:], velocities], axis=1)
     healthy: NDArray[np.bool_] = (np.abs(rest) < 100.0).all(1) & (positions[:, 1] > 0.7) & (np.abs(positions[:, 2]) < 0.2)
     return healthy
@@ -42,7 +42,7 @@ class Robot:
         env_id: Gymnasium id.
         healthy_reward: Reward of each step that ends healthy.
         control_cost: Weight of the actions' squares in the reward.
-        reset_noise: Half-width of the uniform noise on initial positions, and of that on velocities or their standard deviation.
+        reset_noise: Half-width of the uniform noise on initial positions, and of that on velocities or its deviation.
         gaussian_velocities: Initial velocities are Gaussian, not uniform.
         velocity_limit: Observed velocities are clipped to this.
         is_healthy: Ends the episode where it is False.

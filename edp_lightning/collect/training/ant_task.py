@@ -30,9 +30,9 @@ class AntInMaze:
     """``size`` ants in one maze, each on its way to a point in its own or a neighbouring cell.
 
     The observation is the controller's: 13 positions and 14 velocities without x, y; the direction to the point;
-    min(distance, 4)/4. A reward per step is 0.05 x (progress in m/s, between -3 and 1.3, + 0.5 upright + 0.5 - 0.05 |a|^2 + 2 at
-    the point - 300 for the tenth step on the back, which ends the episode). upright is the vertical part of the torso's axis, in
-    [-1, 1].
+    min(distance, 4)/4. A reward per step is 0.05 x (progress in m/s, between -3 and 1.3, + 0.5 upright + 0.5 - 0.05 |a|^2
+    + 2 at the point - 300 for the tenth step on the back, which ends the episode). upright is the vertical part of the torso's
+    axis, in [-1, 1].
 
     Args:
         maze_map: 1 for walls, 0 for free cells.
@@ -93,9 +93,9 @@ class AntInMaze:
         rewards = progress + 0.5 * upright + 0.5 - 0.05 * np.square(actions).sum(1) + 2.0 * reached - 300.0 * fallen
         final = self.observations()
         for ant in np.flatnonzero(reached | (c["waits"] >= PATIENCE)):
-            self._new_point(ant)
+            self._new_point(int(ant))
         for ant in np.flatnonzero(fallen | late):
-            self._reset(ant)
+            self._reset(int(ant))
         events = {"falls per 1000": 1000.0 * fallen.sum(), "points per 1000": 1000.0 * reached.sum()}
         return Step(final, 0.05 * rewards, fallen, late & ~fallen, events)
 

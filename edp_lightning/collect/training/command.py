@@ -50,7 +50,7 @@ def train(
     session = TrainingSession(folder, ppo, {"name": name, "seed": seed, "start": start}, recipe.snapshot_period)
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[line]}"), TimeRemainingColumn())
     with Progress(*columns, refresh_per_second=1) as progress:
-        bar = progress.add_task(f"training {name}", total=minutes * 60, completed=session.seconds, line="")
+        bar = progress.add_task(f"training {name}", total=minutes * 60, completed=int(session.seconds), line="")
 
         def report(ppo: PPO, seconds: float, measured: dict[str, float]) -> None:
             line = f"{ppo.steps / 1e6:.2f}M steps " + " ".join(f"{key} {value:.4g}" for key, value in measured.items())

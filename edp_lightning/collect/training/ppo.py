@@ -143,7 +143,8 @@ class PPO:
         advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
         divergence, value_loss = 0.0, 0.0
         for _ in range(s.epochs):
-            for index in torch.randperm(len(observations), generator=self._generator).split(s.batch_size):
+            order = torch.randperm(len(observations), generator=self._generator)
+            for index in torch.split(order, s.batch_size):  # type: ignore[no-untyped-call]
                 loss = (self.value(observations[index]) - targets[index]).square().mean()
                 _descend(self._value_optimizer, loss, 1.0)
                 value_loss = float(loss.detach())
@@ -210,6 +211,6 @@ class PPO:
 
 def _descend(optimizer: torch.optim.Optimizer, loss: Tensor, max_norm: float) -> None:
     optimizer.zero_grad()
-    loss.backward()
+    loss.backward()  # type: ignore[no-untyped-call]
     nn.utils.clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"]], max_norm)
     optimizer.step()

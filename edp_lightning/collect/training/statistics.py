@@ -3,6 +3,7 @@
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edp_lightning.collect.physics.batched import Array
 
@@ -50,11 +51,11 @@ class RewardScale:
         self._returns: Array = np.zeros(size)
         self._discount = discount
 
-    def __call__(self, rewards: Array, ended: Array) -> Array:
+    def __call__(self, rewards: Array, ended: NDArray[np.bool_]) -> Array:
         """Return scaled rewards, (N,); ``ended`` (N,) marks robots whose return starts anew."""
         self._returns = self._returns * self._discount + rewards
         self._statistics.update(self._returns)
-        self._returns[np.asarray(ended, dtype=bool)] = 0.0
+        self._returns[ended] = 0.0
         scaled: Array = rewards / np.sqrt(self._statistics.variance + 1e-8)
         return np.clip(scaled, -10.0, 10.0)
 
