@@ -6,6 +6,7 @@ from edp_lightning.data.checks import check_episodes
 from edp_lightning.data.convert import write_minari
 from edp_lightning.data.datamodule import OfflineDataModule
 from edp_lightning.data.quality import quality_facts
+from edp_lightning.data.sources.bounds import ActionBound
 from edp_lightning.data.sources.opening import obtain, open_source
 from edp_lightning.environments.families import choose_view, family_of
 
@@ -51,7 +52,9 @@ def show(
     episodes = list(opened.episodes(module.view))
     box = module.action_low.numpy(), module.action_high.numpy()
     card = module.card
-    for name, value in quality_facts(episodes, family_of(opened.evaluation_spec or opened.spec), module.view, opened.spec, *box):
+    for name, value in quality_facts(
+        episodes, family_of(opened.evaluation_spec or opened.spec), module.view, opened.spec, *box
+    ):
         card = card.with_fact(name, value)
     card.print()
     horizon = None if opened.spec is None else opened.spec.max_episode_steps

@@ -15,6 +15,8 @@ REACHED = 0.5
 """Metres within which a way-point counts as reached."""
 PATIENCE = 150
 """Steps after which a way-point is replaced all the same."""
+FURTHER_NOISE = (0.0, 0.1, 0.2, 0.3)
+"""Standard deviations of action noise beside the policy's own: rougher than the data's, where falls are rare."""
 OPEN_FIELD = [[1] * 9, *[[1, *[0] * 7, 1] for _ in range(7)], [1] * 9]
 
 
@@ -129,7 +131,7 @@ class AntInMaze:
             position[2] += rng.uniform(0.0, 0.2)
         c["states"][ant] = self._physics.states(position[None], velocity[None])[0]
         c["ages"][ant] = c["on_back"][ant] = 0
-        c["noise"][ant] = rng.choice([0.0, 0.0, 0.1, 0.2])
+        c["noise"][ant] = rng.choice(FURTHER_NOISE)
         self._new_point(ant)
 
 

@@ -29,7 +29,7 @@ class Recipe:
     snapshot_period: int
 
 
-EXACT_AFTER = {"hopper": 1_900_000, "halfcheetah": 0, "walker2d": 3_000_000}
+EXACT_AFTER = {"hopper": 1_900_000, "halfcheetah": 0, "walker2d": 800_000}
 """Steps after which a robot is trained in the exact physics; HalfCheetah's are Euler's anyway."""
 
 
