@@ -55,7 +55,9 @@ def record_policy(
         noise: Standard deviation of Gaussian noise beside the policy's own.
         steps: Steps in all, > 0.
     """
-    lanes = _Lanes(locomotion, seed, min(LANES, -(-steps // locomotion.robot.horizon) + 1))
+    # No episode is needed beyond the steps in all.
+    horizon = min(locomotion.robot.horizon, steps)
+    lanes = _Lanes(locomotion, seed, min(LANES, -(-steps // horizon) + 1), horizon)
     deviation = np.sqrt(np.square(policy.std) + noise**2).astype(np.float32)
     finished: dict[int, RecordedEpisode] = {}
     due, remaining = 0, steps
@@ -73,8 +75,8 @@ def record_policy(
 class _Lanes:
     """Episodes side by side; a lane whose episode ended takes the next number."""
 
-    def __init__(self, locomotion: Locomotion, seed: Sequence[int], size: int) -> None:
-        horizon, self._locomotion, self._seed = locomotion.robot.horizon, locomotion, list(seed)
+    def __init__(self, locomotion: Locomotion, seed: Sequence[int], size: int, horizon: int) -> None:
+        self._locomotion, self._seed = locomotion, list(seed)
         self._rows = np.arange(size)
         self._observations = np.empty((size, horizon + 1, locomotion.observation_dim))
         self._actions = np.empty((size, horizon, locomotion.action_dim), dtype=np.float32)

@@ -65,7 +65,7 @@ def _ant(seed: int, start: Path | None) -> PPO:
 
 RECIPES: dict[str, Recipe] = {
     "ant": Recipe(_ant, snapshot_period=0),
-    **{name: Recipe(_locomotion(name), snapshot_period=4) for name in ROBOTS},
+    **{name: Recipe(_locomotion(name), snapshot_period=1) for name in ROBOTS},
 }
 """Name on the command line -> recipe."""
 
