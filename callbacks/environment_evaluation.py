@@ -102,7 +102,7 @@ class EnvironmentEvaluation(L.Callback):
             )
         data = getattr(trainer, "datamodule", None)
         environment = getattr(data, "environment", None)
-        if stage == "fit" and data is not None:
+        if stage == "fit" and data is not None and environment is not None:
             self._foreground.evaluations = evaluations_of(trainer, data.hparams["steps_per_epoch"])
         if environment is not None and (self.background or self._foreground.workers(environment, self.num_episodes)):
             check_script_is_guarded()

@@ -47,6 +47,7 @@ def recorded():
     optimizers = module.configure_optimizers()
     module.optimizers = lambda use_pl_optimizer=True: optimizers
     module.why_not_recorded = lambda optimizers: ""
+    module.set_scales(-1.0, 1.0)
     module.on_fit_start()
     return module, optimizers
 

@@ -77,7 +77,7 @@ def test_an_interrupted_evaluation_is_made_up_for(foreground, command, monkeypat
     assert_same(judged(folder), judged(foreground))
 
 
-@pytest.mark.parametrize("which", [1, 3], ids=["the next is due", "the run is over"])
+@pytest.mark.parametrize("which", [1, pytest.param(3, marks=pytest.mark.slow)], ids=["the next is due", "the run is over"])
 def test_a_signal_while_training_waits_for_it_leaves_it_to_the_resumed_run(which, foreground, command, monkeypatch):
     waits = []
 
