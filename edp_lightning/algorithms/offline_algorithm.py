@@ -85,6 +85,7 @@ class OfflineAlgorithm(L.LightningModule, ABC):
         self.strict_loading = True
         self.gradient_clip_val = gradient_clip_val
         self.hidden_precision: HiddenPrecision = hidden_precision
+        self.compiled = compile  # an algorithm need not offer the option: it is not always a hyperparameter
         self.seed = seed
         self._learners: dict[str, Learner] = {}
         self._optimizers_now: dict[str, Any] = {}
@@ -298,7 +299,7 @@ class OfflineAlgorithm(L.LightningModule, ABC):
             why_not = self.why_not_recorded(optimizers)
             if not why_not:
                 self._recorded = RecordedStep(self._step_on, optimizers, self.device)
-            elif self.hparams["compile"] and self.device.type == "cuda":
+            elif self.compiled and self.device.type == "cuda":
                 rank_zero_info(f"the gradient step is compiled but no CUDA graph: {why_not}")
             self._why_not_recorded = why_not
         return self._recorded
@@ -306,7 +307,7 @@ class OfflineAlgorithm(L.LightningModule, ABC):
     def why_not_recorded(self, optimizers: list[Any]) -> str:
         """Return why gradient steps are not recorded as a CUDA graph, or an empty string if they are."""
         recordable = type(self).step_on is not OfflineAlgorithm.step_on
-        return why_not_recorded(self.hparams["compile"], recordable, self.trainer.world_size, optimizers, self.device)
+        return why_not_recorded(self.compiled, recordable, self.trainer.world_size, optimizers, self.device)
 
     def _step_on(self, batch: Batch, noise: Any) -> StepOutputs:
         report = self._take_step(lambda: self.step_on(batch, noise))
