@@ -144,7 +144,7 @@ class PPO:
         divergence, value_loss = 0.0, 0.0
         for _ in range(s.epochs):
             order = torch.randperm(len(observations), generator=self._generator)
-            for index in torch.split(order, s.batch_size):  # type: ignore[no-untyped-call]
+            for index in torch.split(order, s.batch_size):
                 loss = (self.value(observations[index]) - targets[index]).square().mean()
                 _descend(self._value_optimizer, loss, 1.0)
                 value_loss = float(loss.detach())
