@@ -9,6 +9,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from edp_lightning.errors import UserError
 from edp_lightning.runs.ranks import is_distributed
 
 LRSchedule = Literal["constant", "cosine"]
@@ -24,12 +25,12 @@ def learning_rate(base: float, schedule: LRSchedule, step: int, max_steps: int) 
         max_steps: Length of the run in gradient steps, -1 if unbounded.
 
     Raises:
-        ValueError: If the schedule is ``cosine`` and the run has no length.
+        UserError: If the schedule is ``cosine`` and the run has no length.
     """
     if schedule == "constant":
         return base
     if max_steps <= 0:
-        raise ValueError("lr_schedule 'cosine' needs trainer.max_steps")
+        raise UserError("a cosine learning rate ends at trainer.max_steps: set it, or choose the schedule constant")
     return base * 0.5 * (1 + math.cos(math.pi * min(step / max_steps, 1.0)))
 
 

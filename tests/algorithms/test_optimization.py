@@ -3,6 +3,7 @@
 import pytest
 
 from edp_lightning.algorithms.optimization import learning_rate
+from edp_lightning.errors import UserError
 
 
 def test_learning_rate_schedules():
@@ -10,5 +11,5 @@ def test_learning_rate_schedules():
     assert learning_rate(0.1, "cosine", 0, 100) == pytest.approx(0.1)
     assert learning_rate(0.1, "cosine", 50, 100) == pytest.approx(0.05)
     assert learning_rate(0.1, "cosine", 100, 100) == pytest.approx(0, abs=1e-9)
-    with pytest.raises(ValueError, match="max_steps"):
+    with pytest.raises(UserError, match="max_steps"):
         learning_rate(0.1, "cosine", 0, -1)
