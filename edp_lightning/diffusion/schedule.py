@@ -34,8 +34,11 @@ def _constant(num_steps: int) -> Tensor:
     return torch.ones(num_steps, dtype=torch.float64)
 
 
-def _vp(num_steps: int) -> Tensor:
-    """Discretised variance-preserving SDE with beta from 0.1 to 10 (arXiv 2112.07804, the schedule of Diffusion-QL)."""
+def vp_betas(num_steps: int) -> Tensor:
+    """Return the variances beta_t of the discretised variance-preserving SDE with rates from 0.1 to 10 (arXiv 2112.07804).
+
+    Shape (num_steps,), float64; the schedule of Diffusion-QL.
+    """
     t = torch.arange(1, num_steps + 1, dtype=torch.float64)
     return -torch.expm1(-0.1 / num_steps - 0.5 * (10.0 - 0.1) * (2 * t - 1) / num_steps**2)
 
@@ -44,7 +47,7 @@ SCHEDULES: dict[ScheduleName, Callable[[int], Tensor]] = {
     "cosine": _cosine,
     "linear": _linear,
     "constant": _constant,
-    "vp": _vp,
+    "vp": vp_betas,
 }
 
 

@@ -29,7 +29,7 @@ def built(algorithm: type[OfflineAlgorithm], seed: int = 0, **options: Any) -> A
     """Return an algorithm with its networks; the first random numbers decide its weights."""
     torch.manual_seed(seed)
     module = algorithm(**({"observation_dim": OBSERVATION, "action_dim": ACTION} | options))
-    module.configure_model()
+    module.set_scales(-1.0, 1.0)
     return module
 
 

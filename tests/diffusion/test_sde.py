@@ -3,7 +3,7 @@ import torch
 from torch.distributions import Independent, Normal
 
 from edp_lightning.diffusion import MeanRevertingSDE
-from edp_lightning.diffusion.sde import Gaussian
+from edp_lightning.diffusion.process import Gaussian
 
 
 @pytest.fixture
