@@ -35,10 +35,9 @@ from edp_lightning.runs.checkpoint_io import AtomicCheckpointIO, read_checkpoint
 from edp_lightning.runs.compatibility import check_strategy, check_trainer
 from edp_lightning.runs.config_checks import check_evaluation_period, check_root_folder, check_section, constructor_refused
 from edp_lightning.runs.launchers import current_launch
-from edp_lightning.runs.loggers import continue_csv, loggers_of_run, remember_identities
+from edp_lightning.runs.loggers import continue_csv, loggers_of_run, remember_identities, told_by_service
 from edp_lightning.runs.run_folder import (
     NAMED_CHECKPOINTS,
-    check_writable,
     claimed_run_folder,
     folder_of_checkpoint,
     lock_run_folder,
@@ -160,7 +159,8 @@ class OfflineCLI(LightningCLI):
             if not config.trainer.fast_dev_run:
                 self._locks.enter_context(claimed_run_folder(folder, wanted is not None, self._has_trained))
             checkpoint, step = resume_point(folder, wanted)
-            config.trainer.logger = loggers_of_run(config.trainer.logger, folder, wanted == "last", step)
+            goes_on = wanted in NAMED_CHECKPOINTS or (wanted is not None and folder_of_checkpoint(wanted) == folder.absolute())
+            config.trainer.logger = loggers_of_run(config.trainer.logger, folder, goes_on, step)
         else:
             config.trainer.logger = False
             checkpoint = named_checkpoint(folder, wanted)
@@ -169,8 +169,8 @@ class OfflineCLI(LightningCLI):
             elif wanted is not None:
                 folder = folder_of_checkpoint(wanted)
             if self.subcommand != "validate":
-                check_writable(folder)
-        self._folder, self._checkpoint, self._first_step = folder, checkpoint, step
+                self._locks.enter_context(claimed_run_folder(folder, True, self._has_trained))
+        self._folder, self._resume_from, self._first_step = folder, checkpoint, step
 
     def _has_trained(self) -> bool:
         trainer = getattr(self, "trainer", None)
@@ -185,8 +185,14 @@ class OfflineCLI(LightningCLI):
         name = model.pop("class_path", None)
         try:
             super().instantiate_classes()
-        except (ModuleNotFoundError, MisconfigurationException, ValueError) as error:
-            raise constructor_refused(error) from error
+        except UserError:
+            raise
+        except Exception as error:
+            if told := told_by_service(error):
+                raise told from error
+            if isinstance(error, (ModuleNotFoundError, MisconfigurationException, ValueError)):
+                raise constructor_refused(error) from error
+            raise
         if name is not None:
             model.class_path = name
 
@@ -196,6 +202,12 @@ class OfflineCLI(LightningCLI):
             super()._run_subcommand(subcommand)
         except MisconfigurationException as error:
             raise UserError(f"these trainer settings do not work here: {error}") from error
+        except UserError:
+            raise
+        except Exception as error:
+            if told := told_by_service(error):
+                raise told from error
+            raise
 
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
         """Create the trainer with its run folder, TensorBoard logger and atomic checkpoints."""
@@ -212,7 +224,7 @@ class OfflineCLI(LightningCLI):
                 purge_step=self._first_step,  # TensorBoard drops what a killed run logged after its last checkpoint
             )
         config["ckpt_path"] = None  # nor where it went on
-        self.config_init[self.subcommand]["ckpt_path"] = self._checkpoint
+        self.config_init[self.subcommand]["ckpt_path"] = self._resume_from
         kwargs["default_root_dir"] = str(folder)
         plugins = self._get(self.config_init, "trainer", default={}).get("plugins") or []
         kwargs["plugins"] = [*(plugins if isinstance(plugins, list) else [plugins]), AtomicCheckpointIO()]

@@ -68,11 +68,19 @@ class DrawGlobally(L.Callback):
         self.drawn.append((trainer.global_step, random.random(), np.random.normal(), torch.rand(()).item()))
 
 
+class UsageError(Exception):
+    """What W&B raises for somebody who is not logged in."""
+
+    __module__ = "wandb.errors"
+
+
 class LoggerAnywhere(Logger):
     """A logger like those of services: Lightning takes its folder, the working directory by default, for the run's."""
 
     def __init__(self, save_dir: str = ".") -> None:
         super().__init__()
+        if save_dir == "/no server":
+            raise UsageError("no server")
         self._save_dir = save_dir
 
     @property
@@ -92,7 +100,8 @@ class LoggerAnywhere(Logger):
         return None
 
     def log_metrics(self, metrics, step=None):
-        pass
+        if self._save_dir == "/not logged in":
+            raise UsageError("api_key not configured")
 
     def log_hyperparams(self, params, *args, **kwargs):
         pass

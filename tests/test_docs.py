@@ -21,7 +21,12 @@ from edp_lightning.data.datamodule import OfflineDataModule
 from tests.conftest import scalars
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    *sorted((ROOT / "docs").glob("[!_]*.md")),
+    *sorted((ROOT / "docs").glob("[!_]*/*.md")),
+]
 NAMES = [page.relative_to(ROOT).as_posix() for page in PAGES]
 
 FIT_OPTIONS = {"config", "ckpt_path", "seed_everything", "output", "run_name", "print_config", "model", "help", "version"}

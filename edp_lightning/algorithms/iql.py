@@ -111,6 +111,7 @@ class IQL(OfflineAlgorithm):
 
     def on_fit_start(self) -> None:
         """Compile the losses, if that is wanted."""
+        super().on_fit_start()
         self.prepare_step(compiled=self.hparams["compile"])
 
     def prepare_step(self, compiled: bool) -> None:

@@ -23,6 +23,8 @@ from edp_lightning.runs.checkpoint_io import FORMAT_KEY, FORMAT_VERSION
 from edp_lightning.runs.compatibility import agreed_width, check_checkpoint, check_trainer
 from edp_lightning.runs.rng import stream_seed
 
+_WATCHED = ("loss", "gradient_norm")
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -134,6 +136,11 @@ class OfflineAlgorithm(L.LightningModule, ABC):
     def discount(self) -> float | None:
         """Discount per environment step; None where the method knows no values."""
         return self.hparams.get("discount")
+
+    @property
+    def uses_next_action(self) -> bool:
+        """Whether batches must hold the data's action in s': they are then a ``SuccessorBatch``."""
+        return False
 
     def draw_actions(self, observation: Tensor, generator: torch.Generator) -> Tensor | None:
         """Return one plain draw of the policy per normalised observation, in [-1, 1], (batch, action_dim), if it can."""
@@ -260,6 +267,7 @@ class OfflineAlgorithm(L.LightningModule, ABC):
         assert next(iter(self._learners)) in self._norms, "every step must update the first learner: that is what is counted"
         if log_now:
             self._log_step(self._watched | report.metrics(), step)
+        self._fill_in_rests()
         entropy = None if report.entropy is None else report.entropy.detach()
         return {"entropy": entropy, "watched": self._watched, "gradient_norms": self._norms, "q": report.q}
 
@@ -277,6 +285,15 @@ class OfflineAlgorithm(L.LightningModule, ABC):
         norms = apply_gradients(self._optimizers_now[name], network, gradients, self.gradient_clip_val)
         self._watched |= {f"{name}/loss": loss.detach(), f"{name}/gradient_norm": norms.joint}
         self._norms[name] = norms.tensors
+
+    def _fill_in_rests(self) -> None:
+        """Report zeros for learners that this step did not update: watchers expect all of them, always in the same order."""
+        for name in self._learners.keys() - self._norms.keys():
+            count = sum(1 for _ in self.get_submodule(name).parameters())
+            self._watched |= dict.fromkeys((f"{name}/loss", f"{name}/gradient_norm"), torch.zeros((), device=self.device))
+            self._norms[name] = torch.zeros(count, device=self.device)
+        self._watched = {f"{name}/{what}": self._watched[f"{name}/{what}"] for name in self._learners for what in _WATCHED}
+        self._norms = {name: self._norms[name] for name in self._learners}
 
     def _log_step(self, values: dict[str, Tensor], step: int) -> None:
         reduced = self.mean_over_ranks(torch.stack(list(values.values())))

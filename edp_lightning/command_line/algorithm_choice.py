@@ -41,7 +41,9 @@ def choose_algorithm(arguments: list[str], default: str) -> Choice:
     for words in _grouped(arguments):
         option, value = words
         part = _Part(words, named)
-        if (option == f"--{OWN_SECTION}" and value is not None) or option == f"--{OWN_SECTION}.class_path":
+        if value is not None and (
+            option == f"--{OWN_SECTION}.class_path" or (option == f"--{OWN_SECTION}" and _is_name(value))
+        ):
             named, part.words = value, (None, None)
         elif option in ("--config", "-c") and value is not None:
             part.config = _read(value)
@@ -97,6 +99,11 @@ def _read(value: str) -> dict[str, Any] | None:
     except (OSError, UnicodeDecodeError, ValueError, yaml.YAMLError):
         return None
     return content if isinstance(content, dict) else None
+
+
+def _is_name(value: str) -> bool:
+    """Return whether a value of ``--model`` names a class; it may be a mapping of options too, or a file with one."""
+    return all(part.isidentifier() for part in value.split(".")) and not Path(value).is_file()
 
 
 def _has_section(config: Mapping[str, Any]) -> bool:

@@ -28,6 +28,9 @@ IDENTITY_OF: dict[type[Logger], Callable[[Any], str | None]] = {
 }
 """The same loggers -> what their service calls the run."""
 
+SERVICES = ("wandb", "mlflow", "comet_ml", "neptune", "litlogger", "lightning_sdk")
+"""Packages of services that loggers write to."""
+
 UNNAMED = "lightning_logs"
 """What Lightning's file loggers call an experiment whose name nobody chose."""
 
@@ -76,6 +79,24 @@ def _logger_of_run(setting: Any, folder: Path, identities: list[dict[str, str]],
             identities.remove(identity)
             arguments[known[0]] = identity["id"]
     return setting
+
+
+def told_by_service(error: BaseException) -> UserError | None:
+    """Return what a logger's package has to say to the user (not logged in, no server), None for any other error.
+
+    Args:
+        error: What was raised; the package's own may be behind it.
+    """
+    cause: BaseException | None = error
+    while cause is not None:
+        package = type(cause).__module__.partition(".")[0]
+        if package in SERVICES:
+            return UserError(
+                f"the logger's package {package} refuses: {cause}. Mend that, or take another trainer.logger; "
+                "checkpoints saved before it are intact"
+            )
+        cause = cause.__cause__ or cause.__context__
+    return None
 
 
 def remember_identities(loggers: Iterable[Logger], folder: Path) -> None:

@@ -29,7 +29,7 @@ def built(algorithm: type[OfflineAlgorithm], seed: int = 0, **options: Any) -> A
     """Return an algorithm with its networks; the first random numbers decide its weights."""
     torch.manual_seed(seed)
     module = algorithm(**({"observation_dim": OBSERVATION, "action_dim": ACTION} | options))
-    module.set_scales(-1.0, 1.0)
+    module.configure_model()
     return module
 
 
@@ -58,6 +58,7 @@ class BareSteps:
             strategy=SimpleNamespace(reduce=reduce, root_device=torch.device("cpu")),
             loggers=[],
         )
+        module.set_scales(-1.0, 1.0)
         module._trainer = self.trainer
         self.optimizers = module.configure_optimizers()
         module.optimizers = lambda use_pl_optimizer=True: self.optimizers

@@ -47,9 +47,16 @@ def flat(tensors: Any) -> torch.Tensor:
     return torch.cat([tensor.detach().double().flatten() for tensor in tensors])
 
 
+def ordered(network: nn.Sequential) -> list[nn.Parameter]:
+    """Return the parameters in the package's order: hidden layers, normalisations, output."""
+    layers = [layer for layer in network if isinstance(layer, nn.Linear)]
+    norms = [layer for layer in network if isinstance(layer, nn.LayerNorm)]
+    return [parameter for layer in [*layers[:-1], *norms, layers[-1]] for parameter in layer.parameters()]
+
+
 def gradients_of(networks: list[nn.Sequential]) -> torch.Tensor:
     """Return the gradients of critics in the order in which a stacked module keeps them."""
-    per_parameter = zip(*(network.parameters() for network in networks), strict=True)
+    per_parameter = zip(*(ordered(network) for network in networks), strict=True)
     stacked = []
     for parameters in per_parameter:
         grads = [parameter.grad for parameter in parameters]

@@ -154,6 +154,7 @@ def test_a_gradient_step_reads_no_number_from_the_device(reverse_variance):
     )
     module._trainer = trainer
     module.optimizers = lambda use_pl_optimizer=True: optimizers
+    module.set_scales(-1.0, 1.0)
     module.on_fit_start()
     target_update.on_train_start(trainer, module)
     data = batch()

@@ -106,7 +106,11 @@ def test_in_a_bandit_the_value_lies_between_mean_and_best_reward(expectile):
     arm = torch.arange(32) % 2
     action = torch.where(arm == 1, 0.8, -0.8).unsqueeze(1).expand(-1, 2).contiguous()
     batch = batch._replace(
-        observation=torch.zeros(32, 3), next_observation=torch.zeros(32, 3), action=action, reward=arm.float(), terminated=torch.ones(32)
+        observation=torch.zeros(32, 3),
+        next_observation=torch.zeros(32, 3),
+        action=action,
+        reward=arm.float(),
+        terminated=torch.ones(32),
     )
     steps = BareSteps(module, max_steps=1000, tau=0.1)
     for _ in range(250):

@@ -62,6 +62,12 @@ def test_the_default_by_its_full_name_is_the_default(file):
     assert (choice.arguments, choice.left_out) == (words[:3], [])
 
 
+def test_options_of_the_section_as_a_text_or_a_file_are_no_name(file, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for value in ("{num_critics: 3}", file("options", num_critics=3), "options.yaml"):
+        assert choose_algorithm(["fit", "--model", value], "A").arguments == ["fit", "--model", value]
+
+
 @pytest.mark.parametrize("text", ["model: [", "just text", "- a", ""])
 def test_what_is_no_config_is_left_to_the_parser(tmp_path, text):
     path = tmp_path / "x.yaml"

@@ -174,7 +174,7 @@ def test_an_option_in_another_section_beats_one_that_is_spelt_alike():
         ("data show --viev=a b", "did you mean --view?", "edp_lightning data show --help"),
         ("data show", "edp_lightning data show needs SOURCE", "edp_lightning data show --help"),
         ("toy --sedes 3", "did you mean --seeds?", "edp_lightning toy --help"),
-        ("figure", "edp_lightning figure needs one of tsne", "edp_lightning figure --help"),
+        ("figure", "edp_lightning figure needs one of run, tsne", "edp_lightning figure --help"),
         ("figure tnse", "edp_lightning figure has no command 'tnse'; did you mean tsne?", "edp_lightning figure --help"),
         ("figure tsne", "edp_lightning figure tsne needs --dataset", "edp_lightning figure tsne --help"),
         ("figure tsne --dataset a --sates 3", "did you mean --states?", "edp_lightning figure --help"),

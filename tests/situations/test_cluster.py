@@ -129,10 +129,11 @@ def test_the_time_of_earlier_jobs_is_left_alone():
 
 
 def test_a_misspelt_dataset_leaves_no_folder(toy_set, command, capsys, tmp_path):
-    with pytest.raises(SystemExit):
-        command("fit", dataset="edp/toy/two-stepp-v0")
-    assert "did you mean" in capsys.readouterr().err
-    assert not (tmp_path / "runs").exists()
+    for subcommand in ("fit", "test"):
+        with pytest.raises(SystemExit):
+            command(subcommand, dataset="edp/toy/two-stepp-v0")
+        assert "did you mean" in capsys.readouterr().err
+        assert not (tmp_path / "runs").exists()
 
 
 def test_a_folder_is_taken_away_only_by_whoever_made_it_for_nothing(tmp_path):

@@ -9,7 +9,7 @@ import yaml
 from lightning.pytorch.loggers import CSVLogger, MLFlowLogger, WandbLogger
 
 from edp_lightning.errors import UserError
-from edp_lightning.runs.loggers import IDENTITY_OF, continue_csv, loggers_of_run, remember_identities
+from edp_lightning.runs.loggers import IDENTITY_OF, continue_csv, loggers_of_run, remember_identities, told_by_service
 from tests.probes import CrashError, LoggerAnywhere
 from tests.test_cli import failing
 from tests.test_resume import curves
@@ -182,6 +182,23 @@ def test_a_logger_whose_package_is_missing(logger, toy_set, command, capsys, tmp
     assert "Traceback" not in error
     assert logger in error
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("folder", ["/no server", "/not logged in"], ids=["created", "used"])
+def test_what_a_service_refuses_is_one_message(folder, toy_set, command, capsys, monkeypatch):
+    options = ["--trainer.logger=tests.probes.LoggerAnywhere", f"--trainer.logger.save_dir={folder}"]
+    with pytest.raises(SystemExit) as stop:
+        command("fit", "--trainer.max_steps=5", *options)
+    assert stop.value.code == 1
+    error = capsys.readouterr().err
+    assert "Traceback" not in error
+    assert "wandb refuses" in error
+
+
+def test_other_errors_are_not_a_services():
+    error = RuntimeError("ours")
+    error.__context__ = KeyError("x")
+    assert told_by_service(error) is None
 
 
 def test_a_root_folder_that_would_be_ignored_is_refused(toy_set, capsys, tmp_path):

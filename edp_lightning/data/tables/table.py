@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from edp_lightning.data.transitions import Batch
+from edp_lightning.data.transitions import Batch, SuccessorBatch
 
 RESIDENT_BYTES = 2 << 30
 """Mapped pages that gathering leaves in a process's resident memory before they are handed back to the system's page cache."""
@@ -74,6 +74,16 @@ class TransitionTable:
             if self._touched > RESIDENT_BYTES:
                 self._release()
         return fields
+
+    def gather_with_successors(self, index: Tensor) -> SuccessorBatch:
+        """Return the rows of an index (batch,) with the action of the row that goes on where each of them ends.
+
+        Episodes lie one after the other, so that row is ``steps`` further on, if its observation is this row's next one.
+        """
+        batch = self.gather(index)
+        after = self.gather((index + batch.steps.long()).clamp(max=len(self) - 1))
+        known = (after.observation == batch.next_observation).all(dim=1)
+        return SuccessorBatch(*batch, torch.where(known.unsqueeze(1), after.action, 0.0), known.float())
 
     def to(self, device: torch.device) -> "TransitionTable":
         """Return the table on a device where it fits beside a run; otherwise itself, and batches travel to the device."""
