@@ -5,7 +5,7 @@ the cache: with 64 critics, 256 rows and 256 units one layer of all of them is 1
 passes are written by hand because autograd would keep every chunk's activations until the last chunk is done.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -48,7 +48,7 @@ class TDGradients(NamedTuple):
 
 
 def values_pass(layers: Layers, inputs: Tensor, dtype: torch.dtype) -> Tensor:
-    """Return Q-values (critics, rows), float32, of ``inputs`` (rows, observation_dim + action_dim)."""
+    """Return Q-values (critics, rows), float32, of ``inputs`` (rows, observation_dim + action_dim), or one such per critic."""
     x = inputs.to(dtype).expand(len(layers.weights[0]), -1, -1)
     for weight, bias in zip(layers.weights[:-1], layers.biases[:-1], strict=True):
         x = ACTIVATIONS[layers.activation](torch.bmm(x, weight.to(dtype)) + bias).to(dtype)
@@ -151,7 +151,7 @@ class CriticPasses:
 
     @torch.no_grad()
     def values(self, critic: QEnsemble, inputs: Tensor) -> Tensor:
-        """Return Q-values (num_critics, rows) of ``inputs`` (rows, observation_dim + action_dim)."""
+        """Return Q-values (num_critics, rows) of ``inputs`` (rows, observation_dim + action_dim), or one such per critic."""
         return values_in_chunks(self._values, critic, inputs)
 
     @torch.no_grad()
@@ -181,7 +181,12 @@ class CriticPasses:
 
 def values_in_chunks(values: Callable[..., Tensor], critic: QEnsemble, inputs: Tensor) -> Tensor:
     """Return Q-values (num_critics, rows) of ``inputs``, with ``values`` (``values_pass``, maybe compiled) for some critics."""
-    return torch.cat([values(layers, inputs, critic.hidden_dtype) for layers in _chunks(critic, len(inputs))])
+    chunks = _chunks(critic, inputs.shape[-2])
+    if inputs.dim() == 2:
+        parts: Sequence[Tensor] = [inputs] * len(chunks)
+    else:
+        parts = torch.split(inputs, [len(layers.weights[0]) for layers in chunks])
+    return torch.cat([values(layers, part, critic.hidden_dtype) for layers, part in zip(chunks, parts, strict=True)])
 
 
 def chunk_sizes(num_critics: int, rows: int, width: int, dtype: torch.dtype, device: torch.device) -> list[int]:
@@ -203,7 +208,9 @@ def gradient_memory(critic: QEnsemble) -> list[Tensor]:
 def all_layers(critic: QEnsemble) -> Layers:
     """Return the parameters of all critics."""
     modules = [*critic.hidden, critic.output]
-    return Layers([module.weight.detach() for module in modules], [module.bias.detach() for module in modules], critic.activation)
+    return Layers(
+        [module.weight.detach() for module in modules], [module.bias.detach() for module in modules], critic.activation
+    )
 
 
 def _chunks(critic: QEnsemble, rows: int) -> list[Layers]:

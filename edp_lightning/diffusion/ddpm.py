@@ -19,7 +19,9 @@ def linear_betas(num_steps: int) -> Tensor:
         ValueError: If the last one would be 1 or more.
     """
     if num_steps <= 20:
-        raise ValueError(f"the linear betas reach 20 / num_diffusion_steps, so there must be more than 20 steps; got {num_steps}")
+        raise ValueError(
+            f"the linear betas reach 20 / num_diffusion_steps, so there must be more than 20 steps; got {num_steps}"
+        )
     return torch.linspace(1e-4, 2e-2, num_steps, dtype=torch.float64) * (1000 / num_steps)
 
 

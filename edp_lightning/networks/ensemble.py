@@ -92,7 +92,7 @@ class QEnsemble(nn.Module):
         """Return Q-values (num_critics, batch) of what the critics see: observation, then action.
 
         Args:
-            inputs: The same for all critics (batch, observation_dim + action_dim), or each critic's own (num_critics, batch, ...).
+            inputs: The same for all critics (batch, observation_dim + action_dim), or each its own (num_critics, batch, ...).
         """
         activate = ACTIVATIONS[self.activation]
         x = inputs.to(self.hidden_dtype).expand(self.num_critics, -1, -1)  # without a copy

@@ -68,7 +68,9 @@ def test_processes_with_the_same_steps_are_the_same():
     sde = MeanRevertingSDE(5)
     beta = -torch.expm1(-2 * sde.step[1:].double())
     assert float((1 - beta).prod().sqrt()) == pytest.approx(1e-3, rel=1e-5)
-    torch.testing.assert_close(sde.posterior_std[1:].double() ** 2, beta * sde.std[:-1].double() ** 2 / sde.std[1:].double() ** 2)
+    torch.testing.assert_close(
+        sde.posterior_std[1:].double() ** 2, beta * sde.std[:-1].double() ** 2 / sde.std[1:].double() ** 2
+    )
 
 
 def test_too_few_linear_steps_are_refused():
