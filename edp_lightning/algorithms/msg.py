@@ -213,7 +213,7 @@ class MSG(OfflineAlgorithm):
 
 @torch.no_grad()
 def _own_inputs(actor: TanhNormalPolicy, observation: Tensor, noise: Tensor, per_member: int) -> Tensor:
-    """Return what each critic sees of the states with its member's own actions, (critics, batch, observation_dim + action_dim)."""
+    """Return what each critic sees of the states with its member's own actions, (critics, batch, width)."""
     action, _ = actor.sample(observation, noise)
     inputs = torch.cat([observation.expand(len(action), -1, -1), action], dim=-1)
     return inputs if per_member == 1 else inputs.repeat_interleave(per_member, dim=0)

@@ -11,7 +11,7 @@ from edp_lightning.diffusion.process import DiffusionProcess
 
 
 class _Point(NamedTuple):
-    """A moment of the diffusion: time, share of the clean action that is left, deviation of the noise, log(share / deviation)."""
+    """A moment of the diffusion: time, share of the clean action left, deviation of the noise, log(share / deviation)."""
 
     time: float
     decay: float
@@ -71,7 +71,7 @@ def orders(passes: int) -> list[int]:
 
 
 def _step(current: Tensor, points: list[_Point], noise: Callable[[Tensor, _Point], Tensor]) -> Tensor:
-    """Return the state at the last point from that at the first: DPM-Solver-1, -2 and -3 of the paper by number of intervals."""
+    """Return the state at the last point from that at the first: DPM-Solver-1, -2 or -3 of the paper, by the intervals."""
     begin, end = points[0], points[-1]
     h = end.log_ratio - begin.log_ratio
     first = noise(current, begin)

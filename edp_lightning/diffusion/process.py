@@ -1,7 +1,8 @@
 """What every diffusion of actions here can do: a chain of Gaussian steps that shrinks the action and adds noise.
 
 Step t multiplies by ``exp(-th_t)`` and adds noise of variance ``1 - exp(-2 th_t)``, so that N(0, I) is left as it is. The
-steps' sizes th_1..th_T are all that processes differ in: the mean-reverting SDE has ``theta_t dt``, a DDPM ``-log(1 - beta_t) / 2``.
+steps' sizes th_1..th_T are all that processes differ in: the mean-reverting SDE has ``theta_t dt``, a DDPM
+``-log(1 - beta_t) / 2``.
 
 Times are ``t = 1..T`` as in the paper, with ``t = 0`` the clean action; every method takes t as a long tensor of shape
 (batch,), so one call may mix times, or of shape (1,) for all rows.
