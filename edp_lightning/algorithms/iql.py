@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from edp_lightning.algorithms.inspection import Critics, Follower, StepReport
 from edp_lightning.algorithms.losses import td_target
@@ -118,10 +118,10 @@ class IQL(OfflineAlgorithm):
         """Choose whether the functions of a gradient step are compiled for this module's device."""
         h: Any = self.hparams
         prepare = self.preparation(compiled)
-        self._values = prepare(_values)
-        self._value_loss = prepare(partial(_value_loss, expectile=h.expectile))
+        self._values = prepare(state_values)
+        self._value_loss = prepare(partial(value_loss, expectile=h.expectile))
         self._actor_loss = prepare(partial(_actor_loss, inverse_temperature=h.inverse_temperature, max_weight=h.max_weight))
-        self._critic_loss = prepare(partial(_critic_loss, reduction=h.critic_reduction))
+        self._critic_loss = prepare(partial(critic_loss, reduction=h.critic_reduction))
 
     def draw_noise(self, step: int, rows: int) -> list[Tensor]:
         """Return the actor's dropout factors of a gradient step."""
@@ -137,19 +137,19 @@ class IQL(OfflineAlgorithm):
         observation, following = self.normalizer(batch.observation), self.normalizer(batch.next_observation)
         with torch.no_grad():
             target_q = self.target_critic(observation, batch.action).amin(0)
-        value_loss, value = self._value_loss(self.value, observation, target_q)
+        regression, value = self._value_loss(self.value, observation, target_q)
         value = value.detach()
         if self.hparams["order"] == "value_first":
-            self.update("value", value_loss)
+            self.update("value", regression)
             value, next_value = self._values(self.value, observation, following)
         else:
             _, next_value = self._values(self.value, observation, following)
-            self.update("value", value_loss)
+            self.update("value", regression)
         advantage = target_q - value
         self.update("actor", self._actor_loss(self.actor, observation, batch.action, advantage, noise))
         target = td_target(batch.reward, batch.terminated, batch.steps, next_value, self.hparams["discount"])
-        critic_loss, q = self._critic_loss(self.critic, observation, batch.action, target)
-        self.update("critic", critic_loss)
+        loss, q = self._critic_loss(self.critic, observation, batch.action, target)
+        self.update("critic", loss)
 
         def metrics() -> dict[str, Tensor]:
             return {
@@ -192,13 +192,13 @@ def expectile_loss(error: Tensor, expectile: float) -> Tensor:
 
 
 @torch.no_grad()
-def _values(network: Perceptron, observation: Tensor, following: Tensor) -> tuple[Tensor, Tensor]:
+def state_values(network: nn.Module, observation: Tensor, following: Tensor) -> tuple[Tensor, Tensor]:
     """Return V(s) and V(s'), both (batch,)."""
     value, next_value = network(torch.cat([observation, following])).squeeze(-1).chunk(2)
     return value, next_value
 
 
-def _value_loss(network: Perceptron, observation: Tensor, target_q: Tensor, expectile: float) -> tuple[Tensor, Tensor]:
+def value_loss(network: nn.Module, observation: Tensor, target_q: Tensor, expectile: float) -> tuple[Tensor, Tensor]:
     """Return the value function's loss and V(s), shape (batch,)."""
     value = network(observation).squeeze(-1)
     return expectile_loss(target_q - value, expectile), value
@@ -220,8 +220,8 @@ def _actor_loss(
     return (weight * (actor(observation, kept) - action).square().sum(-1)).mean()
 
 
-def _critic_loss(
-    critic: StackedCritics, observation: Tensor, action: Tensor, target: Tensor, reduction: Reduction
+def critic_loss(
+    critic: nn.Module, observation: Tensor, action: Tensor, target: Tensor, reduction: Reduction
 ) -> tuple[Tensor, Tensor]:
     """Return the critics' mean squared errors together, and Q-values (num_critics, batch)."""
     q = critic(observation, action)

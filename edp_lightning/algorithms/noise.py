@@ -40,6 +40,10 @@ class RowNoise:
         """Return integers from ``low`` to ``high - 1`` of ``shape``, whose axis ``rows`` counts rows of this rank's batch."""
         return self._mine(partial(torch.randint, low, high), shape, rows)
 
+    def shared_integer(self, high: int) -> Tensor:
+        """Return one integer from 0 to ``high - 1`` for the whole batch, the same on every rank, shape ()."""
+        return torch.randint(high, (), generator=self.generator, device=self.generator.device)
+
     def dropout(self, rows: int, widths: Sequence[int], probability: float) -> list[Tensor]:
         """Return factors of hidden layers' outputs, (rows, width) each: 0 with ``probability``, else 1 / (1 - probability).
 

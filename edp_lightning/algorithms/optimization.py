@@ -40,6 +40,11 @@ def fused_adam(parameters: Iterable[nn.Parameter], lr: float) -> torch.optim.Opt
     return PortableAdam(parameters, lr)
 
 
+def decayed_adam(parameters: Iterable[nn.Parameter], lr: float, weight_decay: float) -> torch.optim.Optimizer:
+    """Return AdamW (arXiv 1711.05101) whose step is one kernel; the decay is in units of the learning rate."""
+    return torch.optim.AdamW(parameters, lr=lr, weight_decay=weight_decay, fused=True)
+
+
 @dataclass(frozen=True)
 class Learner:
     """How a network is trained.

@@ -37,8 +37,11 @@ def _constant(num_steps: int) -> Tensor:
     return torch.ones(num_steps, **_ON_CPU)
 
 
-def _vp(num_steps: int) -> Tensor:
-    """Discretised variance-preserving SDE with beta from 0.1 to 10 (arXiv 2112.07804, the schedule of Diffusion-QL)."""
+def vp_betas(num_steps: int) -> Tensor:
+    """Return the variances beta_t of the discretised variance-preserving SDE with rates from 0.1 to 10 (arXiv 2112.07804).
+
+    Shape (num_steps,), float64; the schedule of Diffusion-QL.
+    """
     t = torch.arange(1, num_steps + 1, **_ON_CPU)
     return -torch.expm1(-0.1 / num_steps - 0.5 * (10.0 - 0.1) * (2 * t - 1) / num_steps**2)
 
@@ -47,7 +50,7 @@ SCHEDULES: dict[ScheduleName, Callable[[int], Tensor]] = {
     "cosine": _cosine,
     "linear": _linear,
     "constant": _constant,
-    "vp": _vp,
+    "vp": vp_betas,
 }
 
 

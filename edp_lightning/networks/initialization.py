@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from torch import Tensor, nn
 
@@ -39,6 +39,23 @@ def xavier_uniform(weight: Tensor, bias: Tensor, gain: float = 1.0) -> None:
     nn.init.zeros_(bias)
 
 
+def variance_scaling(weight: Tensor, bias: Tensor, mode: Literal["in", "average"]) -> None:
+    """Draw weights from a normal law cut off at two of its standard deviations, with variance 1 / inputs or 1 / average.
+
+    The average is that of inputs and outputs; the bias is set to 0. Flax and Haiku mean these by ``lecun_normal`` and by
+    ``VarianceScaling(1, "fan_avg", "truncated_normal")``.
+    """
+    outputs, inputs = weight.shape
+    count = inputs if mode == "in" else (inputs + outputs) / 2
+    std = 1 / math.sqrt(count) / TRUNCATED_STD
+    nn.init.trunc_normal_(weight, std=std, a=-2 * std, b=2 * std)
+    nn.init.zeros_(bias)
+
+
+TRUNCATED_STD = 0.87962566103423978
+"""Standard deviation of a standard normal number that is known to lie within -2 and 2."""
+
+
 class Initialization(NamedTuple):
     """How a perceptron starts.
 
@@ -64,7 +81,13 @@ ORTHOGONAL_SMALL_OUTPUT = Initialization(partial(orthogonal, gain=math.sqrt(2)),
 """Orthogonal with a small output layer (CORL, CQL's critics)."""
 
 XAVIER = Initialization(xavier_uniform, xavier_uniform)
-"""Uniform with the average of inputs and outputs, biases 0 (FQL)."""
+"""Uniform with the average of inputs and outputs, biases 0 (FQL, IDQL)."""
+
+LECUN = Initialization(partial(variance_scaling, mode="in"), partial(variance_scaling, mode="in"))
+"""What Flax's ``Dense`` starts with (Efficient Diffusion Policy)."""
+
+TRUNCATED = Initialization(partial(variance_scaling, mode="average"), partial(variance_scaling, mode="average"))
+"""Truncated normal with the average of inputs and outputs, biases 0 (MSG)."""
 
 
 def small_uniform_output(bound: float) -> Initialization:

@@ -8,12 +8,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from edp_lightning.networks.ensemble import EnsembleLinear
+from edp_lightning.networks.ensemble import EnsembleLinear, initialize_members
 from edp_lightning.networks.initialization import TORCH, Initialization, Initialize
+from edp_lightning.networks.mish import mish
 
-Activation = Literal["relu", "gelu"]
+Activation = Literal["relu", "gelu", "mish"]
 
-ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": F.relu, "gelu": lambda x: F.gelu(x, approximate="tanh")}
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "relu": F.relu,
+    "gelu": lambda x: F.gelu(x, approximate="tanh"),
+    "mish": mish,
+}
 """``gelu`` is the tanh form, which JAX's libraries mean by that name."""
 
 NORM_EPS = 1e-6
@@ -141,8 +146,7 @@ def _linear(num_members: int | None, in_features: int, out_features: int, initia
         initialize(single.weight, single.bias)
         return single
     several = EnsembleLinear(num_members, in_features, out_features, bias_init=0.0)
-    for weight, bias in zip(several.weight.detach(), several.bias.detach(), strict=True):
-        initialize(weight.T, bias.squeeze(0))
+    initialize_members(several, initialize)
     return several
 
 

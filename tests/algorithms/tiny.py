@@ -21,7 +21,11 @@ SIZES: dict[str, Any] = {
 }
 """Options by their usual names -> tiny values. Of any option that ends with ``hidden_dims``: [8, 8]."""
 
-TINY_OPTIONS: dict[str, dict[str, Any]] = {}
+TINY_OPTIONS: dict[str, dict[str, Any]] = {
+    "EfficientDiffusionIQL": {"num_diffusion_steps": 21},
+    "IDQL": {"width": 8, "num_blocks": 2, "time_features": 4},
+    "MSG": {"bc_steps": 0},
+}
 """Algorithm -> further options."""
 
 BATCHES: dict[str, Callable[[int, int], Any]] = {}

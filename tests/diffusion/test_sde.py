@@ -4,7 +4,7 @@ from torch.distributions import Independent, Normal
 
 from benchmarks.operators import Operators
 from edp_lightning.diffusion import MeanRevertingSDE
-from edp_lightning.diffusion.sde import Gaussian
+from edp_lightning.diffusion.process import Gaussian
 
 
 @pytest.fixture
