@@ -167,6 +167,16 @@ def toy_root(tmp_path_factory):
     return root
 
 
+class Spoil(L.Callback):
+    """Makes all rows NaN once the run has begun; histograms of the data are drawn before."""
+
+    def __init__(self, data: OfflineDataModule) -> None:
+        self.data = data
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.data.table.rows.fill_(torch.nan)
+
+
 @pytest.fixture
 def fit(toy_root, tmp_path, monkeypatch):
     """Train an algorithm on the toy set with every forced callback; returns module and trainer."""
@@ -175,8 +185,7 @@ def fit(toy_root, tmp_path, monkeypatch):
     def run(name: str, folder: str, *callbacks: Any, ckpt_path: Any = None, steps: int = 10, spoil: bool = False) -> Any:
         data = OfflineDataModule("edp/toy/two-step-v0", batch_size=4, steps_per_epoch=5, cache=False)
         data.setup("")
-        if spoil:
-            data.table.rows.fill_(torch.nan)
+        spoilt = [Spoil(data)] if spoil else []
         torch.manual_seed(0)
         module = ALGORITHMS[name](**tiny_options(name))
         options = {"evaluation": {"num_episodes": 2, "num_envs": 2}, "last_checkpoint": {"every_n_steps": 5}}
@@ -186,7 +195,7 @@ def fit(toy_root, tmp_path, monkeypatch):
             devices=1,
             max_steps=steps,
             log_every_n_steps=1,
-            callbacks=[*forced, *callbacks],
+            callbacks=[*forced, *callbacks, *spoilt],
             plugins=[AtomicCheckpointIO()],
             logger=TensorBoardLogger(tmp_path, name=folder, version=""),
             num_sanity_val_steps=0,
