@@ -29,7 +29,7 @@ train: $(BIN)/.installed
 	exec $(BIN)/python -m edp_lightning fit --config $(CONFIG) --config $$OVERLAY $(if $(RESUME),--ckpt_path last) $(ARGS)
 
 test: $(BIN)/.installed
-	$(BIN)/python -m pytest -q $(ARGS)
+	$(BIN)/python -m pytest -q --numprocesses auto --dist worksteal $(ARGS)
 
 test-slow: $(BIN)/.installed
 	$(BIN)/python -m pytest -q -m slow $(ARGS)

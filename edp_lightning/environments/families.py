@@ -44,6 +44,8 @@ class Family:
         cell_size: Metres per maze cell; 0 outside mazes.
         torso_quaternion: Where the orientation (w, x, y, z) begins in the observation of a robot that can fall, else None.
         termination_is_fall: The environment ends an episode where its robot falls, and only there.
+        broken_with: Packages with ranges of versions that do not run these environments together.
+        remedy: What to install instead.
     """
 
     views: tuple[ObservationView, ...] = (ObservationView("box"),)
@@ -55,6 +57,8 @@ class Family:
     cell_size: float = 0.0
     torso_quaternion: int | None = None
     termination_is_fall: bool = False
+    broken_with: Mapping[str, str] = field(default_factory=dict)
+    remedy: str = ""
 
     def torso_columns(self, view: ObservationView) -> slice | None:
         """Return where a view of this family shows the orientation, or None if it does not."""
@@ -86,6 +90,8 @@ FAMILIES: dict[str, Family] = {
         # as D4RL: each task counts once, and the episode ends with the last one
         kwargs={"remove_task_when_completed": True, "terminate_on_tasks_completed": True},
         max_episode_steps=280, reference=scores.KITCHEN,
+        # from MuJoCo 3.12 on, joint types no longer equal numpy's integers, which its model is checked with
+        broken_with={"gymnasium-robotics": "<=1.4.2", "mujoco": ">=3.12"}, remedy="pip install 'mujoco<3.12'",
     ),
     # Minari's metadata say 200 steps, the reference scores are for 100 (Farama-Foundation/Minari#303)
     "gymnasium_robotics.envs.adroit_hand.adroit_pen:AdroitHandPenEnv": Family(max_episode_steps=100, reference=scores.PEN),
