@@ -96,8 +96,8 @@ def test_recorder_leaves_no_model_file_behind(tmp_path, monkeypatch):
 @pytest.mark.parametrize("name", list(MAZE_TASKS))
 def test_evaluation_has_one_start_and_one_goal(name):
     task = MAZE_TASKS[name]
-    original = [cell for row in gym.spec(task.env_id).kwargs["maze_map"] for cell in row]
     evaluation = [cell for row in task.evaluation_spec().kwargs["maze_map"] for cell in row]
+    original = [cell for row in gym.spec(task.env_id).kwargs["maze_map"] for cell in row]
     collection = [cell for row in task.collection_spec().kwargs["maze_map"] for cell in row]
     assert evaluation.count("r") == evaluation.count("g") == 1
     # no mark stands in a wall
