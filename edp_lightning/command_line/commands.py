@@ -92,6 +92,38 @@ def _figure(arguments: list[str], run_command: RunCommand) -> None:
     draw_datasets(options["dataset"], options["states"], options["view"], options["seed"], options["output"])
 
 
+def _sweep(arguments: list[str], run_command: RunCommand) -> None:
+    from edp_lightning.command_line.parsers import PlainParser
+
+    parser = PlainParser(prog=f"{PROGRAM} sweep", description="Run tasks x algorithms x seeds; the same command goes on.")
+    parser.add_argument("file", help="what to run: a sweep file such as configs/sweeps/toy.yaml")
+    engines = ("local", "ray", "slurm")
+    parser.add_argument("--engine", choices=engines, default="local", help="slurm prints a file for sbatch (default: local)")
+    parser.add_argument("--workers", type=int, help="trials at a time (default: 1; as many as fit with the other engines)")
+    parser.add_argument("--threads", type=int, help="threads per trial (default: the cores shared out over the workers)")
+    parser.add_argument("--gpus_per_trial", type=float, default=0.0, help="for ray, which takes fractions, and slurm")
+    parser.add_argument("--trial", type=int, help="run only the trial with this number, as --dry-run counts them")
+    parser.add_argument("--dry-run", action="store_true", help="print every command, run none")
+    parser.add_argument("--status", action="store_true", help="print how far the sweep is, run nothing")
+    options = vars(parser.parse_args(arguments))
+    from edp_lightning.experiments.sweep import sweep
+
+    sweep(**options)
+
+
+def _report(arguments: list[str], run_command: RunCommand) -> None:
+    from edp_lightning.command_line.parsers import PlainParser
+
+    parser = PlainParser(prog=f"{PROGRAM} report", description="Make tables and figures of the result files of many runs.")
+    parser.add_argument("folders", nargs="+", help="folders of runs, searched for test_last.json")
+    parser.add_argument("--against", choices=("slides",), help="set the published table of the paper's slides beside it")
+    parser.add_argument("--output", default="report", help="folder to write (default: report)")
+    options = vars(parser.parse_args(arguments))
+    from edp_lightning.experiments.report import report
+
+    report(**options)
+
+
 COMMANDS: dict[str, Command] = {
     "fit": Command("train and judge a policy", "Train a policy on a dataset; a run that was stopped goes on."),
     "validate": Command("train and judge a policy", "Play the evaluation's episodes with the policy of a checkpoint."),
@@ -99,6 +131,8 @@ COMMANDS: dict[str, Command] = {
     "predict": Command("train and judge a policy", "Write the policy's action for every observation of a dataset."),
     "collect": Command("datasets", "Collect a dataset on this machine, without downloads, or train what collects.", _collect),
     "data": Command("datasets", "Show and check a dataset, or write it as a Minari set.", _data),
+    "sweep": Command("many runs", "Run tasks x algorithms x seeds, each to its end; the same command goes on.", _sweep),
+    "report": Command("many runs", "Make tables and figures, with intervals over seeds, of what runs left behind.", _report),
     "toy": Command("figures", "Train on the paper's two-step task and draw its figure: minutes on a CPU.", _toy),
     "figure": Command("figures", "Draw a run, or the states of datasets (t-SNE).", _figure),
 }

@@ -1,0 +1,102 @@
+"""A report as pictures: bars with intervals, learning curves of all seeds, performance profiles."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edp_lightning.errors import UserError
+from edp_lightning.experiments.results import Grid
+from edp_lightning.experiments.statistics import performance_profile
+from edp_lightning.experiments.summary import Summary, scores_by_system
+from edp_lightning.figures.drawing import new_figure
+from edp_lightning.figures.runs import Curve, read_curves
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+CURVE = "evaluation/score"
+PERCENT = {"success rate, %": 100.0}
+
+
+def draw_bars(grid: Grid, summary: Summary) -> "Figure":
+    """Return a figure with a panel per task and a bar per system: last checkpoints with their intervals."""
+    figure, axes = new_figure(len(grid.tasks), 1.2 + 0.5 * len(grid.systems), 3.6)
+    for ax, task in zip(axes, grid.tasks, strict=True):
+        rows = [row for row in summary.rows if row.task == task]
+        for row in rows:
+            place = grid.systems.index(row.system)
+            ax.bar(place, row.last.value, color=f"C{place}")
+            if row.last.low is not None and row.last.high is not None:
+                ends = [[max(0.0, row.last.value - row.last.low)], [max(0.0, row.last.high - row.last.value)]]
+                ax.errorbar(place, row.last.value, yerr=ends, color="black", capsize=3)
+        ax.set_xticks(range(len(grid.systems)), grid.systems, rotation=90, fontsize=7)
+        ax.set_title(task, fontsize=8)
+        ax.set_ylabel(rows[0].scale, fontsize=8)
+    return figure
+
+
+def draw_curves(grid: Grid) -> "Figure | None":
+    """Return a figure with a panel per task: each seed's evaluations and their mean; None if no run has curves."""
+    curves: dict[str, dict[str, list[Curve]]] = {}
+    for (task, system), cell in grid.cells.items():
+        factor = PERCENT.get(cell.last[0].scale, 1.0)
+        for result in cell.last:
+            curve = _curve(result.folder)
+            if curve is not None:
+                scaled = Curve(curve.step + 1, curve.value * factor)
+                curves.setdefault(task, {}).setdefault(system, []).append(scaled)
+    if not curves:
+        return None
+    figure, axes = new_figure(len(curves), 4.0, 3.6)
+    for ax, (task, systems) in zip(axes, sorted(curves.items()), strict=True):
+        for system, found in systems.items():
+            color = f"C{grid.systems.index(system)}"
+            for curve in found:
+                ax.plot(curve.step, curve.value, color=color, alpha=0.3, linewidth=0.8)
+            steps = sorted(set.intersection(*(set(curve.step.tolist()) for curve in found)))
+            values = [np.mean([curve.value[curve.step == step][-1] for curve in found]) for step in steps]
+            ax.plot(steps, values, color=color, label=f"{system} ({len(found)})")
+        ax.set_title(task, fontsize=8)
+        ax.set(xlabel="gradient steps", ylabel=next(row.last[0].scale for (name, _), row in grid.cells.items() if name == task))
+        ax.legend(fontsize=7)
+    return figure
+
+
+def draw_profiles(grid: Grid, summary: Summary) -> "Figure | None":
+    """Return a figure of the share of runs above each score; None without tasks on a common scale."""
+    if not summary.over_tasks:
+        return None
+    scores = scores_by_system(grid, summary.over_tasks)
+    every = np.concatenate([task for tasks in scores.values() for task in tasks])
+    thresholds = np.linspace(min(0.0, every.min()), max(every.max(), 1.0), 201)
+    figure, (ax,) = new_figure(1, 5.0, 3.6)
+    for system, tasks in scores.items():
+        profile = performance_profile(tasks, thresholds)
+        ax.step(thresholds, profile, where="post", color=f"C{grid.systems.index(system)}", label=system)
+    ax.set(xlabel="score", ylabel="share of runs above it", ylim=(0, 1.02))
+    ax.legend(fontsize=7)
+    return figure
+
+
+def draw(folder: Path, grid: Grid, summary: Summary) -> list[Path]:
+    """Draw all figures that there is something for, and return their files."""
+    figures: dict[str, Any] = {
+        "scores.png": draw_bars(grid, summary),
+        "curves.png": draw_curves(grid),
+        "profiles.png": draw_profiles(grid, summary),
+    }
+    written = []
+    for name, figure in figures.items():
+        (folder / name).unlink(missing_ok=True)  # of an earlier report
+        if figure is not None:
+            figure.savefig(folder / name, dpi=100)
+            written.append(folder / name)
+    return written
+
+
+def _curve(folder: Path) -> Curve | None:
+    try:
+        return read_curves(folder).get(CURVE)
+    except UserError:
+        return None

@@ -1,0 +1,274 @@
+"""Sweeps that are killed, fail and go on. Most trials here are scripts of a moment that write what fit and test would write."""
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from rich.console import Console
+
+from edp_lightning.cli import main
+from edp_lightning.errors import UserError
+from edp_lightning.experiments import records, running
+from edp_lightning.experiments.attempts import training_seconds
+from edp_lightning.experiments.board import Board
+from edp_lightning.experiments.local import run_local
+from edp_lightning.experiments.plan import Trial
+from edp_lightning.experiments.running import State, TrialRun
+from edp_lightning.runs.run_folder import lock_run_folder
+from tests.conftest import TINY
+
+ROOT = Path(__file__).parents[2]
+
+FIT = """
+import shutil, sys
+folder, steps = sys.argv[1:]
+print("training in", folder)
+if "broken" in folder:
+    print("loss is nan"); sys.exit(1)
+shutil.copy(f"{folder}/../ready.ckpt", f"{folder}/checkpoints/last.ckpt")
+"""
+TEST = """
+import json, sys
+if "silent" in sys.argv[1]:
+    sys.exit()
+json.dump({"checkpoint": {"gradient_steps": int(sys.argv[2])}}, open(f"{sys.argv[1]}/test_last.json", "w"))
+"""
+
+
+@pytest.fixture
+def scripted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Make trials whose processes are the scripts above, and note in which order they start."""
+    started: list[tuple[str, str]] = []
+
+    def command(words: list[str]) -> list[str]:
+        verb, folder = words[3], words[4]
+        started.append((Path(folder).name, verb))
+        return [sys.executable, "-S", "-c", FIT if verb == "fit" else TEST, folder, "10"]
+
+    monkeypatch.setattr(running, "attached_command", command)
+    torch.save({"global_step": 10}, tmp_path / "ready.ckpt")
+
+    def make(*names: str) -> tuple[list[TrialRun], list[tuple[str, str]]]:
+        runs = []
+        for name in names:
+            folder = tmp_path / name
+            (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
+            trial = Trial(name, "a", "", 0, 10, (str(folder),), (), folder, ("last", "best"))
+            runs.append(TrialRun(trial, 1))
+            runs[-1].look()
+        return runs, started
+
+    return make
+
+
+def board(runs: list[TrialRun], workers: int = 1) -> Board:
+    return Board(runs, workers, Console(file=io.StringIO(), width=200))
+
+
+def test_a_trial_that_fails_is_tried_twice_again_and_the_rest_goes_on(scripted):
+    runs, started = scripted("broken", "fine", "good")
+    assert run_local(runs, 1, board(runs)) == 0
+    broken, fine, good = runs
+    assert (broken.state, broken.failures, broken.reason) == (State.FAILED, 3, "fit ended with status 1")
+    assert records.last_lines(broken.trial, 1) == ["loss is nan"]
+    assert fine.state is good.state is State.DONE
+    # the others come first before it is tried again
+    assert started == [
+        ("broken", "fit"), ("fine", "fit"), ("fine", "test"), ("good", "fit"), ("good", "test"),
+        ("broken", "fit"), ("broken", "fit"),
+    ]  # fmt: skip
+
+
+def test_what_is_done_is_not_done_again(scripted):
+    runs, started = scripted("fine")
+    run_local(runs, 1, board(runs))
+    runs, started = scripted("fine")
+    assert runs[0].state is State.DONE
+    run_local(runs, 1, board(runs))
+    assert started == [("fine", "fit"), ("fine", "test")]
+    (runs[0].trial.folder / "test_last.json").unlink()
+    runs, started = scripted("fine")
+    run_local(runs, 1, board(runs))
+    assert started[2:] == [("fine", "test")]
+
+
+def test_a_test_without_a_result_is_a_failure(scripted):
+    runs, started = scripted("silent")
+    run_local(runs, 1, board(runs))
+    assert (runs[0].state, runs[0].reason) == (State.FAILED, "test wrote no result file")
+    assert started == [("silent", "fit")] + 3 * [("silent", "test")]
+
+
+def test_two_sweeps_never_run_one_trial(scripted, monkeypatch):
+    monkeypatch.setattr("edp_lightning.experiments.local.PATIENCE", 0.2)
+    runs, started = scripted("fine")
+    folder = records.trial_folder(runs[0].trial)
+    folder.mkdir()
+    with lock_run_folder(folder):
+        runs[0].start()
+        assert runs[0].state is State.ELSEWHERE
+        assert started == []
+    runs[0].state = State.WAITING
+    with lock_run_folder(runs[0].trial.folder):  # a process of a sweep that was killed, still saving
+        runs[0].start()
+        assert runs[0].state is State.ELSEWHERE
+    runs[0].look()
+    run_local(runs, 1, board(runs))
+    assert runs[0].state is State.DONE
+
+
+def test_a_full_disk_is_a_failure_like_any_other(scripted, monkeypatch):
+    def full(*args: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    runs, _ = scripted("fine", "good")
+    monkeypatch.setattr(records, "remember_settings", lambda trial: full() if trial.task == "fine" else None)
+    run_local(runs, 2, board(runs, 2))
+    assert [run.state for run in runs] == [State.FAILED, State.DONE]
+    assert "No space left" in runs[0].reason
+
+
+def test_other_settings_in_a_begun_folder_are_refused(scripted, tmp_path):
+    runs, _ = scripted("fine")
+    run_local(runs, 1, board(runs))
+    begun = runs[0].trial
+    records.check_settings(begun)
+    changed = Trial(**{**begun.__dict__, "options": ("--model.eta=3",)})
+    with pytest.raises(UserError, match=r"other settings \(--model.eta\)"):
+        records.check_settings(changed)
+    fewer = TrialRun(Trial(**{**begun.__dict__, "steps": 5}), 1)
+    fewer.start()
+    assert "more than the 5 asked for" in fewer.reason
+
+
+def test_time_of_training_counts_what_is_known(tmp_path):
+    (tmp_path / "trial").mkdir()
+    entries = [
+        {"event": "started", "command": "fit", "time": 100.0, "saved": None},
+        {
+            "event": "started",
+            "command": "fit",
+            "time": 900.0,
+            "saved": 160.0,
+        },  # the first was killed after its checkpoint of 160
+        {"event": "ended", "command": "fit", "time": 1000.0, "saved": 1000.0},
+        {"event": "started", "command": "test", "time": 1000.0, "saved": 1000.0},
+        {"event": "ended", "command": "test", "time": 5000.0, "saved": 1000.0},
+    ]
+    (tmp_path / "trial" / "attempts.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in entries))
+    assert training_seconds(tmp_path) == 160.0
+    assert training_seconds(tmp_path / "nowhere") is None
+
+
+def test_the_board_counts_and_says_how_long(scripted):
+    runs, _ = scripted("fine", "good", "broken")
+    shown = board(runs, 2)
+    runs[0].gained, runs[0].seconds, runs[0].state = 10, 40.0, State.DONE
+    shown.update(True)
+    assert shown.summary() == "2 waiting, 1 done, about 0:00:40 left"  # two trials of 10 steps side by side, 4 s a step
+
+
+def sweep_file(tmp_path: Path, steps: int, **algorithms: list[str]) -> Path:
+    content = {
+        "output": str(tmp_path / "runs"),
+        "steps": steps,
+        "tasks": {"toy": ["--data.dataset=edp/toy/two-step-v0"]},
+        "algorithms": algorithms,
+        "options": [*TINY, "--trainer.check_val_every_n_epoch=10000"],
+    }
+    file = tmp_path / "sweep.yaml"
+    file.write_text(yaml.safe_dump(content))
+    return file
+
+
+def wait_until(condition: Any, what: str) -> None:
+    deadline = time.monotonic() + 200
+    while not condition():
+        assert time.monotonic() < deadline, f"no {what} in time"
+        time.sleep(0.02)
+
+
+def attempts(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "trial" / "attempts.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="trials end with their sweep on Linux only")
+def test_a_killed_sweep_and_a_killed_trial_go_on_without_repeating_a_step(toy_set, tmp_path, capsys):
+    """The sweep is killed: its trial saves and leaves. The trial is killed: it is tried again. In the end all is there once."""
+    folder = tmp_path / "runs" / "edp-toy-two-step-v0" / "tiny-seed0"
+    last = folder / "checkpoints" / "last.ckpt"
+    words = [sys.executable, "-m", "edp_lightning", "sweep", str(sweep_file(tmp_path, 1_000_000, tiny=[])), "--threads=1"]
+    driver = subprocess.Popen(words, cwd=ROOT, stdout=subprocess.DEVNULL)
+    try:
+        wait_until(last.exists, "checkpoint")
+        driver.kill()
+        driver.wait()
+
+        def left() -> bool:
+            try:
+                with lock_run_folder(folder):
+                    return True
+            except UserError:
+                return False
+
+        wait_until(left, "end of the trial")
+    finally:
+        driver.kill()
+    reached = int(torch.load(last, weights_only=True)["global_step"])
+    assert "saved" in (folder / "trial" / "log.txt").read_text()
+
+    sweep_file(tmp_path, reached + 20, tiny=[])
+    main(["sweep", str(tmp_path / "sweep.yaml"), "--threads=1"])
+    result = json.loads((folder / "test_last.json").read_text())
+    assert result["checkpoint"]["gradient_steps"] == reached + 20
+    assert [(entry["event"], entry["command"], entry["step"]) for entry in attempts(folder)] == [
+        ("started", "fit", 0),
+        ("started", "fit", reached),
+        ("ended", "fit", reached + 20),
+        ("started", "test", reached + 20),
+        ("ended", "test", reached + 20),
+    ]
+    assert "all 1 trials are done" in capsys.readouterr().out
+
+
+def test_ctrl_c_lets_the_trials_save_and_a_killed_trial_is_tried_again(toy_set, tmp_path):
+    folder = tmp_path / "runs" / "edp-toy-two-step-v0" / "tiny-seed0"
+    words = [sys.executable, "-m", "edp_lightning", "sweep", str(sweep_file(tmp_path, 1_000_000, tiny=[])), "--threads=1"]
+    driver = subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    try:
+        wait_until((folder / "checkpoints" / "last.ckpt").exists, "checkpoint")
+        (child,) = Path(f"/proc/{driver.pid}/task/{driver.pid}/children").read_text().split()
+        os.kill(int(child), signal.SIGKILL)
+        wait_until(lambda: [entry["event"] for entry in attempts(folder)] == ["started", "ended", "started"], "second try")
+        after = (folder / "trial" / "log.txt").stat().st_size
+        wait_until(lambda: (folder / "trial" / "log.txt").stat().st_size > after + 500, "training")
+        driver.send_signal(signal.SIGINT)
+        said, _ = driver.communicate(timeout=200)
+    finally:
+        driver.kill()
+    assert driver.returncode == 130
+    assert "every trial has saved" in said
+    entries = attempts(folder)
+    assert entries[1]["status"] == -signal.SIGKILL
+    assert [entry["event"] for entry in entries] == ["started", "ended", "started", "ended"]
+    assert entries[2]["step"] == entries[1]["step"]
+    assert entries[3]["step"] == torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["global_step"]
+
+
+def test_ray_runs_the_same_trials(toy_set, tmp_path):
+    pytest.importorskip("ray")
+    file = sweep_file(tmp_path, 10, tiny=[], broken=["--model.num_critics=0"])
+    with pytest.raises(SystemExit):
+        main(["sweep", str(file), "--engine=ray", "--threads=1", "--workers=2"])
+    folder = tmp_path / "runs" / "edp-toy-two-step-v0"
+    assert json.loads((folder / "tiny-seed0" / "test_last.json").read_text())["checkpoint"]["gradient_steps"] == 10
+    assert len(attempts(folder / "broken-seed0")) == 6
