@@ -74,4 +74,5 @@ class BehaviorCloning(OfflineAlgorithm):
 
 def _loss(actor: DeterministicPolicy, observation: Tensor, action: Tensor) -> Tensor:
     """Return the mean squared error over rows and dimensions of the action."""
-    return (actor(observation) - action).square().mean()
+    result: Tensor = (actor(observation) - action).square().mean()
+    return result

@@ -142,9 +142,9 @@ class EfficientDiffusionIQL(OfflineAlgorithm):
 
     def gradient_step(self, batch: Batch, step: int) -> StepReport:
         """Take one gradient step of the value function, of the actor and of the critics."""
-        return self.step_on(batch, *self.draw_noise(step, len(batch.action)))
+        return self._take(batch, *self.draw_noise(step, len(batch.action)))
 
-    def step_on(self, batch: Batch, time: Tensor, noise: Tensor) -> StepReport:
+    def _take(self, batch: Batch, time: Tensor, noise: Tensor) -> StepReport:
         """Take one gradient step with given diffusion times and noise."""
         h: Any = self.hparams
         observation, following = self.normalizer(batch.observation), self.normalizer(batch.next_observation)

@@ -146,12 +146,14 @@ class FQL(OfflineAlgorithm):
     def choose(self, observation: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
         """Return one draw of the policy per observation."""
         noise = torch.stack([torch.randn(self.action_dim, generator=generator) for generator in generators])
-        return self.actor(observation, noise.to(self.device)).clamp(-1, 1)
+        result: Tensor = self.actor(observation, noise.to(self.device)).clamp(-1, 1)
+        return result
 
     def draw_actions(self, observation: Tensor, generator: torch.Generator) -> Tensor:
         """Return one draw of the policy per observation."""
         noise = torch.randn(len(observation), self.action_dim, generator=generator)
-        return self.actor(observation, noise.to(self.device)).clamp(-1, 1)
+        result: Tensor = self.actor(observation, noise.to(self.device)).clamp(-1, 1)
+        return result
 
     @property
     def critics(self) -> Critics:
@@ -166,7 +168,8 @@ def _next_values(
 ) -> Tensor:
     """Return the target critics' value of the policy's action at s', shape (batch,)."""
     q = critic(following, actor(following, noise).clamp(-1, 1))
-    return q.amin(0) if aggregation == "min" else q.mean(0)
+    result: Tensor = q.amin(0) if aggregation == "min" else q.mean(0)
+    return result
 
 
 def _critic_loss(critic: StackedCritics, observation: Tensor, action: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:

@@ -208,4 +208,5 @@ def _actor_loss(
 ) -> Tensor:
     """Return the mean over rows of the summed squared errors of the noise, a scalar."""
     noisy = policy.sde.diffuse(action, t, noise)
-    return (policy.network(noisy, t, observation, kept) - noise).square().sum(-1).mean()
+    result: Tensor = (policy.network(noisy, t, observation, kept) - noise).square().sum(-1).mean()
+    return result

@@ -217,7 +217,8 @@ def _actor_loss(
     weight = (inverse_temperature * advantage).exp().clamp(max=max_weight)
     if isinstance(actor, GaussianPolicy):
         return -(weight * actor.log_prob(observation, action, kept)).mean()
-    return (weight * (actor(observation, kept) - action).square().sum(-1)).mean()
+    result: Tensor = (weight * (actor(observation, kept) - action).square().sum(-1)).mean()
+    return result
 
 
 def critic_loss(

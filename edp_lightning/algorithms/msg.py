@@ -92,10 +92,9 @@ class MSG(OfflineAlgorithm):
     def build(self, observation_dim: int, action_dim: int) -> None:
         """Create actor, critics with their targets, and the temperature."""
         h: Any = self.hparams
-        sizes: Any = observation_dim, action_dim
-        self.actor = TanhNormalPolicy(*sizes, h.hidden_dims, TRUNCATED, hidden_dtype=self.hidden_dtype)
+        self.actor = TanhNormalPolicy(observation_dim, action_dim, h.hidden_dims, TRUNCATED, hidden_dtype=self.hidden_dtype)
         count = h.num_critics * h.critics_per_member
-        self.critic = QEnsemble(*sizes, count, h.hidden_dims, self.hidden_dtype, "relu", TRUNCATED)
+        self.critic = QEnsemble(observation_dim, action_dim, count, h.hidden_dims, self.hidden_dtype, "relu", TRUNCATED)
         self.target_critic = copy.deepcopy(self.critic).requires_grad_(False)
         self.log_temperature = Scalar(0.0)
         self.prepare_step(compiled=False)
@@ -139,9 +138,9 @@ class MSG(OfflineAlgorithm):
 
     def gradient_step(self, batch: Batch, step: int) -> StepReport:
         """Take one gradient step of critics, actor and, after the first ``bc_steps``, the temperature."""
-        return self.step_on(batch, self.draw_noise(step, len(batch.action)), step < self.hparams["bc_steps"])
+        return self._take(batch, self.draw_noise(step, len(batch.action)), step < self.hparams["bc_steps"])
 
-    def step_on(self, batch: Batch, noise: MSGNoise, imitate: bool) -> StepReport:
+    def _take(self, batch: Batch, noise: MSGNoise, imitate: bool) -> StepReport:
         """Take one gradient step with given random numbers; ``imitate`` in the phase of behaviour cloning."""
         h: Any = self.hparams
         observation, following = self.normalizer(batch.observation), self.normalizer(batch.next_observation)
@@ -181,7 +180,7 @@ class MSG(OfflineAlgorithm):
 
     def _by_member(self, q: Tensor) -> Tensor:
         """Return Q-values (num_critics * critics_per_member, batch) as (num_critics, critics_per_member, batch)."""
-        return q.unflatten(0, (self.hparams["num_critics"], -1))
+        return q.reshape(self.hparams["num_critics"], -1, q.shape[-1])
 
     def choose(self, observation: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
         """Return a draw of the policy, or its mode."""
@@ -240,10 +239,11 @@ def _critic_loss(
         behavior_coef: Weight of the behaviour term.
     """
     if own is None:
-        q = critic.of_inputs(inputs).unflatten(0, (members, -1))
+        values = critic.of_inputs(inputs)
+        q = values.reshape(members, -1, values.shape[-1])
     else:  # one pass for both
         both = critic.of_inputs(torch.cat([inputs.expand(len(own), -1, -1), own], dim=1))
-        q, q_policy = both.unflatten(0, (members, -1)).chunk(2, dim=-1)
+        q, q_policy = both.reshape(members, -1, both.shape[-1]).chunk(2, dim=-1)
     errors = (q - target.unsqueeze(1)).square()
     if weights is not None:
         errors = weights * errors

@@ -15,6 +15,7 @@ from edp_lightning.algorithms.losses import ActorTerms, BackupChoice, CriticTerm
 from edp_lightning.algorithms.noise import StepNoise
 from edp_lightning.data.transitions import Batch
 from edp_lightning.networks.ensemble import QAggregation, QEnsemble, aggregate_q
+from edp_lightning.networks.noise_network import NoiseNetwork
 from edp_lightning.policies.diffusion import UNIT_OF_ENTROPY, BehaviorLoss, DiffusionPolicy, EntropyEstimator
 from edp_lightning.policies.prediction_error import squared_error_sums
 
@@ -103,7 +104,10 @@ class Objectives:
         n = self.networks
         next_observation = n.normalizer(batch.next_observation)
         next_observation = next_observation.repeat_interleave(self.options.num_backup_actions, dim=0)
-        fused = None if self._fused is None else fused_noise_network(n.ema_actor.network, self._fused)
+        fused = None
+        if self._fused is not None:
+            assert isinstance(n.ema_actor.network, NoiseNetwork)
+            fused = fused_noise_network(n.ema_actor.network, self._fused)
         next_action = n.ema_actor.sample(next_observation, noise.next_action, fused)
         inputs = torch.cat([n.normalizer(batch.observation), batch.action], dim=-1)
         return inputs, torch.cat([next_observation, next_action], dim=-1)

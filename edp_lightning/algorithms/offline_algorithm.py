@@ -50,14 +50,14 @@ class OfflineAlgorithm(L.LightningModule, ABC):
         seed: Seed of all noise in training and of candidate choice in prediction.
     """
 
-    at_least: ClassVar[Mapping[str, float]] = {
+    at_least: ClassVar[dict[str, float]] = {
         **dict.fromkeys(("observation_dim", "action_dim", "hidden_dims", "num_critics"), 1),
         **dict.fromkeys(("num_diffusion_steps", "num_backup_actions", "num_candidates"), 1),
         **dict.fromkeys(("discount", "gradient_clip_val", "candidate_temperature", "actor_lr", "critic_lr"), 0),
     }
     """Option -> smallest value, for a list of each entry; the field's usual names. Subclasses add theirs."""
 
-    at_most: ClassVar[Mapping[str, float]] = {"discount": 1}
+    at_most: ClassVar[dict[str, float]] = {"discount": 1}
     """Option -> largest value."""
 
     sizes: ClassVar[tuple[str, ...]] = ("observation_dim", "action_dim")

@@ -177,7 +177,8 @@ def _next_values(
     """Return min_i Qbar_i(s', a') - coef |a' - data's next action|^2, shape (batch,), a' of the target actor plus noise."""
     action = (actor(following) + (spread * noise).clamp(-bound, bound)).clamp(-1, 1)
     distance = (action - next_action).square().sum(-1)
-    return critic(following, action).amin(0) - coef * known * distance
+    result: Tensor = critic(following, action).amin(0) - coef * known * distance
+    return result
 
 
 def _critic_loss(critic: StackedCritics, observation: Tensor, action: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:

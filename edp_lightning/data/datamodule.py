@@ -317,8 +317,8 @@ class OfflineDataModule(L.LightningDataModule):
 
         if not self.hparams["cache"] or not source.files:
             return table_in_memory(build)
-        folder, reading = cache_folder(), (type(source).__name__, view, self.hparams["keep_time_limits"])
-        reading = reading if share == 1 else (*reading, share)
+        folder = cache_folder()
+        reading = (type(source).__name__, view, self.hparams["keep_time_limits"], *([] if share == 1 else [share]))
         return cached_table(table_key(source.files, reading, recipe, folder), build, folder)
 
     @property

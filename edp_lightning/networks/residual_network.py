@@ -33,6 +33,7 @@ class FourierTime(nn.Module):
         self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise([features, *hidden_dims]))
         self.activation = SMOOTH_ACTIVATIONS[activation]
         for layer in self.layers:
+            assert isinstance(layer, nn.Linear)
             XAVIER.hidden(layer.weight.detach(), layer.bias.detach())
 
     def forward(self, t: Tensor) -> Tensor:
@@ -65,7 +66,8 @@ class ResidualBlock(nn.Module):
     def forward(self, x: Tensor, kept: Tensor | None = None) -> Tensor:
         """Return (batch, width) of (batch, width), both float32; ``kept`` are factors of the input, for dropout."""
         inner = self.norm(x if kept is None else x * kept).to(self.hidden_dtype)
-        return x + self.narrow(self.activation(self.wide(inner))).float()
+        result: Tensor = x + self.narrow(self.activation(self.wide(inner))).float()
+        return result
 
 
 class ResidualNoiseNetwork(nn.Module):

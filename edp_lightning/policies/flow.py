@@ -40,7 +40,8 @@ class FlowPolicy(nn.Module):
             time: Draws from U(0, 1), shape (batch, 1).
         """
         velocity = self(observation, (1 - time) * noise + time * action, time)
-        return (velocity - (action - noise)).square().mean()
+        result: Tensor = (velocity - (action - noise)).square().mean()
+        return result
 
     def sample(self, observation: Tensor, noise: Tensor) -> Tensor:
         """Return where the flow takes ``noise`` (batch, action_dim), clipped to [-1, 1]."""

@@ -31,7 +31,8 @@ class DeterministicPolicy(nn.Module):
             observation: Normalised observations, shape (batch, observation_dim).
             kept: See ``Perceptron.forward``.
         """
-        return self.network(observation, kept).tanh()
+        result: Tensor = self.network(observation, kept).tanh()
+        return result
 
 
 class GaussianPolicy(nn.Module):
@@ -53,7 +54,8 @@ class GaussianPolicy(nn.Module):
 
     def forward(self, observation: Tensor, kept: Sequence[Tensor] = ()) -> Tensor:
         """Return the means (batch, action_dim), which are the most likely actions; arguments as of ``log_prob``."""
-        return self.network(observation, kept).tanh()
+        result: Tensor = self.network(observation, kept).tanh()
+        return result
 
     def log_prob(self, observation: Tensor, action: Tensor, kept: Sequence[Tensor] = ()) -> Tensor:
         """Return log densities (batch,).
@@ -65,11 +67,13 @@ class GaussianPolicy(nn.Module):
         """
         log_std = self.bounded_log_std()
         z = (action - self(observation, kept)) * (-log_std).exp()
-        return (-0.5 * z.square() - log_std - LOG_SQRT_2PI).sum(-1)
+        result: Tensor = (-0.5 * z.square() - log_std - LOG_SQRT_2PI).sum(-1)
+        return result
 
     def sample(self, observation: Tensor, noise: Tensor) -> Tensor:
         """Return actions from standard normal ``noise`` (batch, action_dim), clipped to [-1, 1]."""
-        return (self(observation) + self.bounded_log_std().exp() * noise).clamp(-1.0, 1.0)
+        result: Tensor = (self(observation) + self.bounded_log_std().exp() * noise).clamp(-1.0, 1.0)
+        return result
 
     def bounded_log_std(self) -> Tensor:
         """Return log_std within its bounds, shape (action_dim,)."""
@@ -120,7 +124,8 @@ class TanhGaussianPolicy(nn.Module):
 
     def mode(self, observation: Tensor) -> Tensor:
         """Return tanh of the means (batch, action_dim)."""
-        return self(observation)[0].tanh()
+        result: Tensor = self(observation)[0].tanh()
+        return result
 
     def sample(self, observation: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
         """Return reparameterised actions with the log densities of these very actions.

@@ -55,7 +55,8 @@ class TanhNormalPolicy(nn.Module):
 
     def mode(self, observation: Tensor) -> Tensor:
         """Return tanh of the means (batch, action_dim)."""
-        return self(observation)[0].tanh()
+        result: Tensor = self(observation)[0].tanh()
+        return result
 
     def sample(self, observation: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
         """Return reparameterised actions with the log densities of these very actions.
@@ -73,7 +74,8 @@ class TanhNormalPolicy(nn.Module):
 
     def log_prob(self, observation: Tensor, action: Tensor) -> Tensor:
         """Return log densities (batch,) of actions (batch, action_dim)."""
-        return self._log_density(*self(observation), action.clamp(-self.edge, self.edge).atanh())
+        mean, std = self(observation)
+        return self._log_density(mean, std, action.clamp(-self.edge, self.edge).atanh())
 
     def _log_density(self, mean: Tensor, std: Tensor, before: Tensor) -> Tensor:
         """Return log densities of tanh(before), summed over the action."""
