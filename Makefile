@@ -17,16 +17,19 @@ $(BIN)/.installed: pyproject.toml constraints.txt
 
 # Without a GPU the 64 critics of the paper take days: an overlay trains fewer of them, and says so.
 CPU_OVERLAY = $(firstword $(wildcard $(CONFIG:.yaml=)/cpu.yaml) configs/cpu.yaml)
+GPU_OVERLAY = $(firstword $(wildcard $(CONFIG:.yaml=)/gpu.yaml) configs/gpu.yaml)
 train: $(BIN)/.installed
-	@OVERLAY=""; \
-	if ! $(BIN)/python -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; then \
-	  OVERLAY="--config $(CPU_OVERLAY)"; \
+	@if $(BIN)/python -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; then \
+	  OVERLAY="$(GPU_OVERLAY)"; \
+	  echo "GPU found: adding $(GPU_OVERLAY)"; \
+	else \
+	  OVERLAY="$(CPU_OVERLAY)"; \
 	  echo "no GPU found: adding $(CPU_OVERLAY) (for antmaze.yaml: 6 critics instead of the paper's 64; the file says what differs and why)"; \
 	fi; \
-	exec $(BIN)/python -m edp_lightning fit --config $(CONFIG) $$OVERLAY $(if $(RESUME),--ckpt_path last) $(ARGS)
+	exec $(BIN)/python -m edp_lightning fit --config $(CONFIG) --config $$OVERLAY $(if $(RESUME),--ckpt_path last) $(ARGS)
 
 test: $(BIN)/.installed
-	$(BIN)/python -m pytest -q $(ARGS)
+	$(BIN)/python -m pytest -q --numprocesses auto --dist worksteal $(ARGS)
 
 test-slow: $(BIN)/.installed
 	$(BIN)/python -m pytest -q -m slow $(ARGS)

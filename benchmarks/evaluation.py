@@ -33,7 +33,7 @@ def environment(steps: int) -> EvaluationEnvironment:
     """Return AntMaze umaze seen through 29 numbers, with a horizon."""
     spec = task_of("antmaze-umaze-diverse").evaluation_spec()
     spec.max_episode_steps = steps
-    found = evaluation_environment("edp/antmaze/umaze-diverse-v0", spec, spec, ANTMAZE.views[1])
+    found = evaluation_environment("edp/antmaze/umaze-diverse-v1", spec, spec, ANTMAZE.views[1])
     assert found is not None
     return found
 

@@ -1,5 +1,6 @@
 """Speed of one gradient step: a plain program, this package without Lightning, and this package under the real Trainer.
 
+    python benchmarks/step.py --algorithm IQL [--eager] against the plain program in benchmarks/peers
     python benchmarks/step.py [--quick] [--device cuda] [--critics 2 10 64] [--threads 1 2] [--profile]
 
 All contenders of a row run in turn (A B C A B C ...) in one process, so ratios do not depend on what else the machine does
@@ -28,6 +29,7 @@ import lightning as L
 import torch
 from lightning.pytorch.loggers import TensorBoardLogger
 
+from benchmarks import algorithm_step
 from benchmarks.baseline import PlainStep
 from benchmarks.step_data import ACTION, OBSERVATION, ROWS, Data
 from benchmarks.step_report import goals, processor, table
@@ -210,6 +212,7 @@ def profile(arguments: argparse.Namespace) -> None:
 def parse(argv: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="one row, two critics, within 50 s")
+    parser.add_argument("--algorithm", choices=sorted(algorithm_step.PEERS), help="another algorithm than the default one")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--critics", type=int, nargs="+", default=[2, 10, 64])
     parser.add_argument("--max_q", nargs="+", choices=["off", "on"], default=["off", "on"])
@@ -248,6 +251,9 @@ def main() -> None:
     arguments = parse(argv)
     if arguments.worker:
         work(arguments)
+        return
+    if arguments.algorithm:
+        algorithm_step.report(arguments)
         return
     rows = []
     for threads in arguments.threads:  # a process each: compiled code is made for a number of threads

@@ -3,6 +3,7 @@
 import atexit
 import os
 import signal
+import time
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -14,6 +15,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from edp_lightning.errors import UserError
+from edp_lightning.runs.checkpoint_io import IN_BACKGROUND, AtomicCheckpointIO
 from edp_lightning.runs.ranks import check_agreement, largest_over_ranks
 from edp_lightning.runs.stop_signals import StopSignals
 
@@ -31,12 +33,21 @@ class LastCheckpoint(Checkpoint):
 
     Args:
         every_n_steps: Gradient steps between saves.
+        min_seconds: Least time between them, for a GPU that takes those steps in a second: a save that comes earlier is left
+            out.
+        background: Write the file in a thread while training goes on, from a copy of the state. When not given: where
+            training is on a GPU.
     """
 
-    def __init__(self, every_n_steps: int = 1000) -> None:
+    def __init__(self, every_n_steps: int = 1000, min_seconds: float = 0.0, background: bool | None = None) -> None:
         if every_n_steps < 1:
             raise UserError(f"last_checkpoint.every_n_steps must be at least 1; got {every_n_steps}")
+        if min_seconds < 0:
+            raise UserError(f"last_checkpoint.min_seconds must be at least 0; got {min_seconds}")
         self.every_n_steps = every_n_steps
+        self.min_seconds = min_seconds
+        self.background = background
+        self._saved_at = 0.0
         self.signals = StopSignals()
         self._saved_step = -1
         self._soon = False
@@ -45,6 +56,7 @@ class LastCheckpoint(Checkpoint):
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Take over Ctrl-C and SIGTERM; one that came earlier counts."""
         self._saved_step = trainer.global_step
+        self._saved_at = time.monotonic()
         self.signals.install()
         if trainer.received_sigterm:
             self.signals.received = signal.SIGTERM
@@ -121,8 +133,9 @@ class LastCheckpoint(Checkpoint):
         if stop:
             self.signals.shield()
             self._save_and_stop(trainer, stop)
-        if self._soon or step % self.every_n_steps == 0 or step == trainer.max_steps:
-            self._save(trainer, checkpoint_folder(trainer) / "last.ckpt")
+        if self._soon or step == trainer.max_steps or self._is_due(trainer):
+            over = step == trainer.max_steps or self._error is not None
+            self._save(trainer, checkpoint_folder(trainer) / "last.ckpt", wait=over)
         if self._error is not None:
             raise self._error
 
@@ -135,6 +148,15 @@ class LastCheckpoint(Checkpoint):
         # Lightning would end the whole run at once if it saw another rank's status.
         raise SIGTERMException(128 + stop if trainer.is_global_zero else 0)
 
+    def _is_due(self, trainer: L.Trainer) -> bool:
+        """Return whether a save is due by steps and by time; all ranks agree on the time."""
+        if trainer.global_step % self.every_n_steps:
+            return False
+        if self.min_seconds == 0:
+            return True
+        waited = largest_over_ranks(time.monotonic() - self._saved_at, trainer.strategy.root_device)
+        return waited >= self.min_seconds
+
     def _agreed_signal(self, trainer: L.Trainer) -> int:
         """Return the signal on which all ranks stop after this step, 0 to go on."""
         if trainer.world_size == 1:
@@ -143,11 +165,15 @@ class LastCheckpoint(Checkpoint):
             return 0
         return int(largest_over_ranks(self.signals.received, trainer.strategy.root_device))
 
-    def _save(self, trainer: L.Trainer, path: Path) -> None:
+    def _save(self, trainer: L.Trainer, path: Path, wait: bool = True) -> None:
         if trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
-        trainer.save_checkpoint(path, weights_only=False)
+        on_gpu = trainer.strategy.root_device.type == "cuda"
+        background = not wait and (on_gpu if self.background is None else self.background)
+        can = isinstance(trainer.strategy.checkpoint_io, AtomicCheckpointIO)
+        trainer.save_checkpoint(path, weights_only=False, storage_options=IN_BACKGROUND if background and can else None)
         self._saved_step = trainer.global_step
+        self._saved_at = time.monotonic()
         self._soon = False
 
 

@@ -40,7 +40,7 @@ class DataReport(L.Callback):
         if writer is None:
             return
         table = trainer.datamodule.table  # type: ignore[attr-defined]
-        rows = torch.linspace(0, len(table) - 1, min(ROWS, len(table)), dtype=torch.float64, device=table.rows.device).long()
+        rows = torch.linspace(0, len(table) - 1, min(ROWS, len(table)), dtype=torch.float64).long().to(table.rows.device)
         module: Any = pl_module
         data = Batch(*(column.to(module.device) for column in table.gather(rows)))
         with torch.no_grad():

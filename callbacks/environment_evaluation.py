@@ -13,8 +13,8 @@ from lightning.pytorch.trainer.states import TrainerFn
 from edp_lightning.callbacks.checkpoints import BestCheckpoint, LastCheckpoint, checkpoint_folder
 from edp_lightning.callbacks.evaluation_ends import after_failure, agree, end_with, stop, stop_exception, stop_signals, watchers
 from edp_lightning.errors import UserError
-from edp_lightning.evaluation.background import BackgroundRollout
-from edp_lightning.evaluation.foreground import ForegroundRollout
+from edp_lightning.evaluation.background import BackgroundRollout, restore_policy
+from edp_lightning.evaluation.foreground import ForegroundRollout, evaluations_of
 from edp_lightning.evaluation.metrics import evaluation_scores
 from edp_lightning.evaluation.results import checkpoint_facts, result_record
 from edp_lightning.evaluation.rollout import EpisodeResult
@@ -53,7 +53,7 @@ class EnvironmentEvaluation(L.Callback):
         num_test_episodes: Episodes of ``test``.
         num_envs: Environments that run side by side; their candidate actions go through the networks together.
         num_workers: Processes that step the environments; 0 steps them in this one. When not given: as many as torch has
-            threads, if an evaluation may take 20,000 environment steps or more. They live as long as the run.
+            threads, if all evaluations of a run may take 20,000 environment steps or more. They live as long as the run.
         seed: Seed of the first episode; episode i uses seed + i.
         background: Evaluate in a process of its own during ``fit``, with one thread; for runs on one device.
     """
@@ -100,7 +100,10 @@ class EnvironmentEvaluation(L.Callback):
                 f"{type(callback).__name__} watches {callback.monitor} at every evaluation, which one in the background knows "
                 "only later: set evaluation.background to false"
             )
-        environment = getattr(getattr(trainer, "datamodule", None), "environment", None)
+        data = getattr(trainer, "datamodule", None)
+        environment = getattr(data, "environment", None)
+        if stage == "fit" and data is not None and environment is not None:
+            self._foreground.evaluations = evaluations_of(trainer, data.hparams["steps_per_epoch"])
         if environment is not None and (self.background or self._foreground.workers(environment, self.num_episodes)):
             check_script_is_guarded()
 
@@ -265,7 +268,8 @@ class EnvironmentEvaluation(L.Callback):
         environment = trainer.datamodule.environment  # type: ignore[attr-defined]
         seeds = range(self.seed, self.seed + self.num_episodes)
         policy: Any = type(trainer.lightning_module)
-        rollout_process = BackgroundRollout(policy, _pending(trainer), environment, seeds, self.num_envs, self.record)
+        device = trainer.strategy.root_device
+        rollout_process = BackgroundRollout(policy, _pending(trainer), environment, seeds, self.num_envs, self.record, device)
         self._playing = _Playing(rollout_process, step, time.perf_counter())
 
     def _finish(self, trainer: L.Trainer, pl_module: L.LightningModule | None) -> None:
@@ -283,7 +287,7 @@ class EnvironmentEvaluation(L.Callback):
         seconds = time.perf_counter() - playing.started
         found = {}
         if self.listeners:
-            policy = type(trainer.lightning_module).load_from_checkpoint(path, map_location="cpu", weights_only=True)
+            policy = restore_policy(type(trainer.lightning_module), path, trainer.strategy.root_device)  # type: ignore[arg-type]
             found = self._ask_listeners(trainer, policy, results, playing.step)
         scores = evaluation_scores(torch.device("cpu"), trainer.datamodule.environment, results, results)  # type: ignore[attr-defined]
         named = {f"evaluation/{name}": value for name, value in scores.items()}

@@ -83,7 +83,7 @@ class NumericsGuard(L.Callback):
         step, index = min(verdicts)
         path = Path(trainer.default_root_dir) / f"nonfinite_step{step}_rank{trainer.global_rank}.pt"
         batch = trainer.datamodule.batch_of_step(step)  # type: ignore[attr-defined]
-        torch.save(batch._asdict(), path)
+        torch.save({name: column.cpu() for name, column in batch._asdict().items()}, path)  # for any machine to look at
         mine = [self._names[column] for row, column in bad if self._steps[row] == step]
         gradients = [name for name in mine if name.startswith("the gradient of")]
         also = f" (with it {gradients[0]})" if gradients and self._names[index] not in gradients else ""

@@ -109,8 +109,8 @@ class QDiagnostics(L.Callback):
         rows = usable[spread_evenly(len(usable), self.num_states)]
         value, unseen = value[rows], unseen[rows]
         q = self._q(module, observation[rows], action[rows])
-        mean = q.mean(dim=0).double().cpu().numpy()
-        pessimistic = module.critics.pessimistic(q).double().cpu().numpy()
+        mean = wide(q.mean(dim=0)).numpy()
+        pessimistic = wide(module.critics.pessimistic(q)).numpy()
         self._draw(trainer, step, value, mean, pessimistic)
         numbers = {"bias": bias(mean, value, unseen), "lcb_bias": bias(pessimistic, value, unseen)}
         agreement = correlation(mean, value)
@@ -138,3 +138,8 @@ class QDiagnostics(L.Callback):
         if message not in self._told:
             self._told.add(message)
             rank_zero_info(message)
+
+
+def wide(values: Tensor) -> Tensor:
+    """Return values in float64 on the CPU; not every device has float64."""
+    return values.cpu().double()

@@ -46,7 +46,7 @@ class TargetNetworkUpdate(L.Callback):
     The algorithm says which they are (``target_networks``, ``ema_networks``): here target critics and EMA actor.
 
     Args:
-        tau: Polyak step of the target critics, every gradient step, in (0, 1].
+        tau: Polyak step of the target critics, every gradient step unless the algorithm says otherwise, in (0, 1].
         ema_decay: Decay of the EMA actor per update, in [0, 1).
         ema_every: Gradient steps between updates of the EMA actor.
         ema_start: First gradient step (counted from 0) at which the EMA actor may move.
@@ -73,7 +73,7 @@ class TargetNetworkUpdate(L.Callback):
         self.ema_every = ema_every
         self.ema_start = ema_start
         self.ema_before_start = ema_before_start
-        self._polyak: tuple[list[Tensor], list[Tensor]] = ([], [])
+        self._polyak: dict[int, tuple[list[Tensor], list[Tensor]]] = {}
         self._ema: tuple[list[Tensor], list[Tensor]] = ([], [])
 
     def ema_weight(self, step: int) -> float:
@@ -85,7 +85,10 @@ class TargetNetworkUpdate(L.Callback):
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Collect the parameters once, as walking four networks takes longer than moving small ones; say if a run is short."""
         module: Any = pl_module
-        self._polyak, self._ema = parameters(module.target_networks()), parameters(module.ema_networks())
+        followers = module.target_networks()
+        periods = {follower.every for follower in followers}
+        self._polyak = {every: parameters([f for f in followers if f.every == every]) for every in periods}
+        self._ema = parameters(module.ema_networks())
         self._tell_reach(trainer, module)
 
     def _tell_reach(self, trainer: L.Trainer, module: Any) -> None:
@@ -97,20 +100,22 @@ class TargetNetworkUpdate(L.Callback):
         if not isinstance(data, OfflineDataModule):  # a loader of the user's own: nothing is known about its episodes
             return
         n_step = data.hparams["n_step"]
-        found, wanted = reach(steps, self.tau, n_step), horizon(data.facts.length.high, module.discount)
+        tau = self.tau / max(self._polyak)
+        found, wanted = reach(steps, tau, n_step), horizon(data.facts.length.high, module.discount)
         if found < wanted:
             rank_zero_info(
                 f"short run: in {steps} gradient steps values travel over about {found:.0f} environment steps, of {wanted:.0f} "
                 "that matter here. Until then actions are chosen by the critics' errors; set trainer.max_steps to "
-                f"{math.ceil(wanted / self.tau / n_step)} or data.n_step to {math.ceil(n_step * wanted / found)}, or more"
+                f"{math.ceil(wanted / tau / n_step)} or data.n_step to {math.ceil(n_step * wanted / found)}, or more"
             )
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Update both averages from the weights this batch produced."""
-        if self._polyak[0]:
-            move_towards(*self._polyak, self.tau)
+        for every, tensors in self._polyak.items():
+            if (trainer.global_step - 1) % every == 0:
+                move_towards(*tensors, self.tau)
         weight = self.ema_weight(trainer.global_step - 1)
         if weight and self._ema[0]:
             move_towards(*self._ema, weight)

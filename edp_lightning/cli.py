@@ -8,10 +8,11 @@ import threading
 import warnings
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn
 
 import jsonargparse
 import lightning as L
+import torch
 from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
@@ -112,6 +113,12 @@ class OfflineCLI(LightningCLI):
         parser.add_argument(
             "--run_name", type=str, default="default", help="Names the run's folder: OUTPUT/DATASET/RUN_NAME-seedSEED."
         )
+        parser.add_argument(
+            "--float32_matmul_precision",
+            type=Literal["highest", "high", "medium"],
+            default="highest",
+            help="What torch may make of float32 products (torch.set_float32_matmul_precision); high: TF32 on a GPU.",
+        )
         if _takes(self._algorithm, "discount"):
             parser.link_arguments("model.discount", "data.discount")
         if algorithm_name(self._algorithm) != DEFAULT:  # config.yaml must say whose options it holds
@@ -140,8 +147,9 @@ class OfflineCLI(LightningCLI):
         """Leave the config alone: Lightning would let the checkpoint's values beat the command line (Lightning #21255)."""
 
     def before_instantiate_classes(self) -> None:
-        """Refuse what the types of the options let through."""
+        """Refuse what the types of the options let through; set what holds for the whole process."""
         config = self.config[self.subcommand]
+        torch.set_float32_matmul_precision(config.float32_matmul_precision)
         classes = {"trainer": L.Trainer, "model": self._algorithm, "data": OfflineDataModule, **FORCED_CALLBACKS}
         for section, constructor in classes.items():
             if section in config:  # a callback without options has no section

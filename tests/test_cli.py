@@ -13,7 +13,8 @@ from edp_lightning.cli import main
 from tests.conftest import TINY, scalars
 
 CONFIGS = Path(__file__).parents[1] / "configs"
-COMPLETE = sorted(p for p in [*CONFIGS.glob("*.yaml"), *CONFIGS.glob("reference/*.yaml")] if p.name != "cpu.yaml")
+OF_MACHINES = ("cpu.yaml", "gpu.yaml")
+COMPLETE = sorted(p for p in [*CONFIGS.glob("*.yaml"), *CONFIGS.glob("reference/*.yaml")] if p.name not in OF_MACHINES)
 ABLATIONS = sorted(CONFIGS.glob("ablations/*.yaml"))
 BASES = {p: p.with_suffix(".yaml") for p in CONFIGS.rglob("*") if p.is_dir() and p.with_suffix(".yaml").is_file()}
 OVERLAYS = [(base, path) for folder, base in sorted(BASES.items()) for path in sorted(folder.glob("*.yaml"))]
@@ -44,7 +45,9 @@ def test_every_config_is_complete(config, capsys):
     assert parsed["trainer"]["max_steps"] > 0
 
 
-@pytest.mark.parametrize(("base", "overlay"), [*PARSED, (CONFIGS / "antmaze.yaml", CONFIGS / "cpu.yaml")], ids=lambda p: p.stem)
+@pytest.mark.parametrize(
+    ("base", "overlay"), [*PARSED, *((CONFIGS / "antmaze.yaml", CONFIGS / name) for name in OF_MACHINES)], ids=lambda p: p.stem
+)
 def test_every_overlay_changes_its_base(base, overlay, capsys):
     plain = bare_config(capsys, base)
     changed = printed_config(capsys, "--config", str(base), "--config", str(overlay))

@@ -5,14 +5,14 @@ the cache: with 64 critics, 256 rows and 256 units one layer of all of them is 1
 passes are written by hand because autograd would keep every chunk's activations until the last chunk is done.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from edp_lightning.networks.ensemble import QEnsemble
-from edp_lightning.networks.mish import mish, mish_with_derivative
+from edp_lightning.networks.ensemble import ACTIVATIONS, CriticActivation, QEnsemble
+from edp_lightning.networks.mish import mish_with_derivative
 
 CHUNK_BYTES = 1 << 20
 """Bytes of one layer's activations in a chunk on a CPU: the second-level cache of one core."""
@@ -24,10 +24,12 @@ class Layers(NamedTuple):
     Attributes:
         weights: One (critics, in, out) per layer.
         biases: One (critics, 1, out) per layer.
+        activation: After each hidden layer.
     """
 
     weights: list[Tensor]
     biases: list[Tensor]
+    activation: CriticActivation = "mish"
 
 
 class TDGradients(NamedTuple):
@@ -46,11 +48,11 @@ class TDGradients(NamedTuple):
 
 
 def values_pass(layers: Layers, inputs: Tensor, dtype: torch.dtype) -> Tensor:
-    """Return Q-values (critics, rows), float32, of ``inputs`` (rows, observation_dim + action_dim)."""
+    """Return Q-values (critics, rows), float32, of ``inputs`` (rows, observation_dim + action_dim), or one such per critic."""
     x = inputs.to(dtype).expand(len(layers.weights[0]), -1, -1)
     for weight, bias in zip(layers.weights[:-1], layers.biases[:-1], strict=True):
-        x = mish(torch.bmm(x, weight.to(dtype)) + bias).to(dtype)
-    return _head(layers, x)
+        x = ACTIVATIONS[layers.activation](torch.bmm(x, weight.to(dtype)) + bias).to(dtype)
+    return head_values(layers, x)
 
 
 def td_pass(layers: Layers, inputs: Tensor, target: Tensor, num_critics: int, dtype: torch.dtype) -> tuple[Tensor, ...]:
@@ -102,7 +104,7 @@ def with_action_gradient(q: Tensor, derivative: Tensor, action: Tensor) -> Tenso
 
 
 class _Forward(NamedTuple):
-    """Q-values with what a backward pass needs: inputs of each layer, derivatives of Mish, weights in ``dtype``."""
+    """Q-values with what a backward pass needs: inputs of each layer, derivatives of the activation, weights in ``dtype``."""
 
     q: Tensor
     activations: list[Tensor]
@@ -110,22 +112,43 @@ class _Forward(NamedTuple):
     cast: list[Tensor]
 
 
+def relu_with_derivative(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Return max(x, 0) and its derivative, 0 at 0, both float32."""
+    x = x.float()
+    return x.relu(), (x > 0).float()
+
+
 def _forward(layers: Layers, inputs: Tensor, dtype: torch.dtype) -> _Forward:
     x = inputs.to(dtype).expand(len(layers.weights[0]), -1, -1)
     activations, derivatives, cast = [x], [], []
+    with_derivative = mish_with_derivative if layers.activation == "mish" else relu_with_derivative
     for weight, bias in zip(layers.weights[:-1], layers.biases[:-1], strict=True):
         cast.append(weight.to(dtype))
-        # The bias is added in float32, in the same compiled kernel as Mish.
-        activated, derivative = mish_with_derivative(torch.bmm(x, cast[-1]) + bias)
+        # The bias is added in float32, in the same compiled kernel as the activation.
+        activated, derivative = with_derivative(torch.bmm(x, cast[-1]) + bias)
         x = activated.to(dtype)
         activations.append(x)
         derivatives.append(derivative.to(dtype))
-    return _Forward(_head(layers, x), activations, derivatives, cast)
+    return _Forward(head_values(layers, x), activations, derivatives, cast)
 
 
-def _head(layers: Layers, x: Tensor) -> Tensor:
-    """Return the output layer's values: one column, so a sum of products that is compiled into the last Mish."""
+def head_values(layers: Layers, x: Tensor) -> Tensor:
+    """Return the output layer's values (critics, rows): one column, so a sum of products, compiled into the last activation.
+
+    A matrix product would be in TF32 on a GPU whose products are.
+    """
     return (x.float() * layers.weights[-1].transpose(1, 2)).sum(-1) + layers.biases[-1].squeeze(-1)
+
+
+class PassFunctions(NamedTuple):
+    """The passes for one kind of device: :func:`values_pass`, :func:`td_pass`, :func:`action_pass`, or what replaces them."""
+
+    values: Callable[..., Tensor]
+    td: Callable[..., tuple[Tensor, ...]]
+    action: Callable[..., tuple[Tensor, Tensor]]
+
+
+CPU_PASSES = PassFunctions(values_pass, td_pass, action_pass)
 
 
 class CriticPasses:
@@ -133,16 +156,15 @@ class CriticPasses:
 
     Args:
         prepare: Wraps each pass before its first use, for example with ``compile_or_eager``.
+        functions: The passes for the device the critics are on.
     """
 
-    def __init__(self, prepare: Callable[[Any], Any]) -> None:
-        self._values: Callable[..., Tensor] = prepare(values_pass)
-        self._td: Callable[..., tuple[Tensor, ...]] = prepare(td_pass)
-        self._action: Callable[..., tuple[Tensor, Tensor]] = prepare(action_pass)
+    def __init__(self, prepare: Callable[[Any], Any], functions: PassFunctions = CPU_PASSES) -> None:
+        self._values, self._td, self._action = map(prepare, functions)
 
     @torch.no_grad()
     def values(self, critic: QEnsemble, inputs: Tensor) -> Tensor:
-        """Return Q-values (num_critics, rows) of ``inputs`` (rows, observation_dim + action_dim)."""
+        """Return Q-values (num_critics, rows) of ``inputs`` (rows, observation_dim + action_dim), or one such per critic."""
         return values_in_chunks(self._values, critic, inputs)
 
     @torch.no_grad()
@@ -172,7 +194,12 @@ class CriticPasses:
 
 def values_in_chunks(values: Callable[..., Tensor], critic: QEnsemble, inputs: Tensor) -> Tensor:
     """Return Q-values (num_critics, rows) of ``inputs``, with ``values`` (``values_pass``, maybe compiled) for some critics."""
-    return torch.cat([values(layers, inputs, critic.hidden_dtype) for layers in _chunks(critic, len(inputs))])
+    chunks = _chunks(critic, inputs.shape[-2])
+    if inputs.dim() == 2:
+        parts: Sequence[Tensor] = [inputs] * len(chunks)
+    else:
+        parts = torch.split(inputs, [len(layers.weights[0]) for layers in chunks])
+    return torch.cat([values(layers, part, critic.hidden_dtype) for layers, part in zip(chunks, parts, strict=True)])
 
 
 def chunk_sizes(num_critics: int, rows: int, width: int, dtype: torch.dtype, device: torch.device) -> list[int]:
@@ -194,13 +221,18 @@ def gradient_memory(critic: QEnsemble) -> list[Tensor]:
 def all_layers(critic: QEnsemble) -> Layers:
     """Return the parameters of all critics."""
     modules = [*critic.hidden, critic.output]
-    return Layers([module.weight.detach() for module in modules], [module.bias.detach() for module in modules])
+    return Layers(
+        [module.weight.detach() for module in modules], [module.bias.detach() for module in modules], critic.activation
+    )
 
 
 def _chunks(critic: QEnsemble, rows: int) -> list[Layers]:
     layers = all_layers(critic)
     width = max(weight.shape[2] for weight in layers.weights)
     sizes = chunk_sizes(critic.num_critics, rows, width, critic.hidden_dtype, critic.output.weight.device)
+    if len(sizes) == 1:
+        return [layers]
     weights = [torch.split(weight, sizes) for weight in layers.weights]
     biases = [torch.split(bias, sizes) for bias in layers.biases]
-    return [Layers(list(w), list(b)) for w, b in zip(zip(*weights, strict=True), zip(*biases, strict=True), strict=True)]
+    parts = zip(zip(*weights, strict=True), zip(*biases, strict=True), strict=True)
+    return [Layers(list(w), list(b), critic.activation) for w, b in parts]

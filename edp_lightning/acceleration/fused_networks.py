@@ -30,17 +30,24 @@ class FusedCriticPasses:
     @torch.no_grad()
     def values(self, critic: QEnsemble, inputs: Tensor) -> Tensor:
         """Return Q-values (num_critics, rows) of ``inputs`` (rows, observation_dim + action_dim)."""
-        return self._fused.forward(inputs, *all_layers(critic)).squeeze(-1)
+        return self._fused.forward(inputs, *_parameters(critic)).squeeze(-1)
 
     @torch.no_grad()
     def td_gradients(self, critic: QEnsemble, inputs: Tensor, target: Tensor) -> TDGradients:
         """Return the TD loss of ``inputs`` (rows, observation_dim + action_dim) to ``target`` (num_critics, rows)."""
         gradients = gradient_memory(critic)
         into = gradients[0::2], gradients[1::2]  # each layer has a weight and a bias
-        q = self._fused.td_gradients(inputs, *all_layers(critic), target, 2 / target.numel(), into)
+        q = self._fused.td_gradients(inputs, *_parameters(critic), target, 2 / target.numel(), into)
         return TDGradients((q - target).square().mean(), q, gradients)
 
     @torch.no_grad()
     def action_values(self, critic: QEnsemble, inputs: Tensor, action_dim: int) -> tuple[Tensor, Tensor]:
         """Return Q-values (num_critics, rows) and their derivatives by the action (num_critics, rows, action_dim)."""
-        return self._fused.action_gradients(inputs, *all_layers(critic), action_dim)
+        return self._fused.action_gradients(inputs, *_parameters(critic), action_dim)
+
+
+def _parameters(critic: QEnsemble) -> tuple[list[Tensor], list[Tensor]]:
+    """Return weights and biases of all layers; the passes know one activation."""
+    layers = all_layers(critic)
+    assert layers.activation == "mish"
+    return layers.weights, layers.biases

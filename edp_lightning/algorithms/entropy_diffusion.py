@@ -11,7 +11,7 @@ from torch import Tensor
 from edp_lightning.acceleration.precision import HiddenPrecision
 from edp_lightning.algorithms.inspection import Critics, Follower, StepReport, TunableEntropy
 from edp_lightning.algorithms.losses import ActorTerms, BackupChoice, actor_loss, actor_metrics, critic_metrics
-from edp_lightning.algorithms.noise import NoiseSource
+from edp_lightning.algorithms.noise import NoiseSource, StepNoise
 from edp_lightning.algorithms.objectives import Networks, ObjectiveOptions, Objectives
 from edp_lightning.algorithms.offline_algorithm import OfflineAlgorithm
 from edp_lightning.algorithms.optimization import Learner, LRSchedule
@@ -65,7 +65,8 @@ class EntropyDiffusionPolicy(OfflineAlgorithm):
         hidden_precision: Precision of the hidden layers' products; heads, losses and optimizers are float32. ``auto`` is
             ``bfloat16`` where the device multiplies in it much faster, and ``float32`` elsewhere.
         compile: Compile the functions of a gradient step, and on a CPU those that choose actions, with ``torch.compile``, where
-            a compiler is found. In bfloat16 on processors with AMX or AVX-512 BF16, fused passes take the place of most.
+            a compiler is found. In bfloat16 on processors with AMX or AVX-512 BF16, fused passes take the place of most; on
+            a GPU the whole step becomes one CUDA graph.
         seed: Seed of all noise in training and of candidate choice in prediction.
     """
 
@@ -180,8 +181,15 @@ class EntropyDiffusionPolicy(OfflineAlgorithm):
 
     def gradient_step(self, batch: Batch, step: int) -> StepReport:
         """Take one gradient step of the critics, then of the actor."""
+        return self.step_on(batch, self.draw_noise(step, len(batch.action)))
+
+    def draw_noise(self, step: int, rows: int) -> StepNoise:
+        """Return the noise of this rank's rows."""
         assert self._noise is not None
-        noise = self._noise.draw(step, len(batch.action), self.global_rank, self.trainer.world_size)
+        return self._noise.draw(step, rows, self.global_rank, self.trainer.world_size)
+
+    def step_on(self, batch: Batch, noise: StepNoise) -> StepReport:
+        """Take one gradient step with given noise."""
         critic = self.objectives.critic_terms(batch, noise)
         self.update("critic", critic.loss, critic.gradients)
         terms = self.objectives.actor_terms(batch, noise)

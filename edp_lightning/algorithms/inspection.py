@@ -48,10 +48,17 @@ class TunableEntropy:
 
 
 class Follower(NamedTuple):
-    """A network without gradients and the trained one that it follows."""
+    """A network without gradients and the trained one that it follows.
+
+    Attributes:
+        target: The network that follows.
+        source: The trained one.
+        every: Of target networks: gradient steps between its moves, the first of which comes after step 0.
+    """
 
     target: nn.Module
     source: nn.Module
+    every: int = 1
 
 
 def _nothing() -> dict[str, Tensor]:

@@ -4,7 +4,7 @@ All ranks draw the noise of the *global* batch and keep their rows, so N ranks w
 rows computes, and a resumed run repeats the draws of any step from its number alone.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -39,6 +39,20 @@ class RowNoise:
     def integers(self, low: int, high: int, *shape: int, rows: int = 0) -> Tensor:
         """Return integers from ``low`` to ``high - 1`` of ``shape``, whose axis ``rows`` counts rows of this rank's batch."""
         return self._mine(partial(torch.randint, low, high), shape, rows)
+
+    def shared_integer(self, high: int) -> Tensor:
+        """Return one integer from 0 to ``high - 1`` for the whole batch, the same on every rank, shape ()."""
+        return torch.randint(high, (), generator=self.generator, device=self.generator.device)
+
+    def dropout(self, rows: int, widths: Sequence[int], probability: float) -> list[Tensor]:
+        """Return factors of hidden layers' outputs, (rows, width) each: 0 with ``probability``, else 1 / (1 - probability).
+
+        Drawn here rather than by ``nn.Dropout``, they are the same after a resume and for any number of ranks. Empty if nothing
+        is dropped.
+        """
+        if probability == 0:
+            return []
+        return [(self.uniform(rows, width) >= probability).float() / (1 - probability) for width in widths]
 
     def _mine(self, draw: Callable[..., Tensor], shape: tuple[int, ...], rows: int) -> Tensor:
         every = (*shape[:rows], shape[rows] * self.world_size, *shape[rows + 1 :])

@@ -7,13 +7,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from edp_lightning.acceleration.critic_passes import CriticPasses, with_action_gradient
+from edp_lightning.acceleration.critic_passes import CPU_PASSES, CriticPasses, with_action_gradient
 from edp_lightning.acceleration.fused_networks import FusedCriticPasses, fused_noise_network
+from edp_lightning.acceleration.gpu_passes import GPU_PASSES
 from edp_lightning.acceleration.native.perceptrons import FusedPerceptrons
 from edp_lightning.algorithms.losses import ActorTerms, BackupChoice, CriticTerms, best_of_actions, max_over_actions, td_target
 from edp_lightning.algorithms.noise import StepNoise
 from edp_lightning.data.transitions import Batch
 from edp_lightning.networks.ensemble import QAggregation, QEnsemble, aggregate_q
+from edp_lightning.networks.noise_network import NoiseNetwork
 from edp_lightning.policies.diffusion import UNIT_OF_ENTROPY, BehaviorLoss, DiffusionPolicy, EntropyEstimator
 from edp_lightning.policies.prediction_error import squared_error_sums
 
@@ -71,7 +73,8 @@ class Objectives:
         self.options = options
         self.entropy_coef = entropy_coef
         self._fused = fused
-        self._passes = CriticPasses(prepare) if fused is None else FusedCriticPasses(fused)
+        functions = CPU_PASSES if networks.critic.output.weight.device.type == "cpu" else GPU_PASSES
+        self._passes = CriticPasses(prepare, functions) if fused is None else FusedCriticPasses(fused)
         # A fused pass cannot be compiled into another function.
         sample_inputs = prepare(self.sample_inputs) if fused is None else self.sample_inputs
         self._sample_inputs: Callable[..., tuple[Tensor, Tensor]] = sample_inputs
@@ -101,7 +104,10 @@ class Objectives:
         n = self.networks
         next_observation = n.normalizer(batch.next_observation)
         next_observation = next_observation.repeat_interleave(self.options.num_backup_actions, dim=0)
-        fused = None if self._fused is None else fused_noise_network(n.ema_actor.network, self._fused)
+        fused = None
+        if self._fused is not None:
+            assert isinstance(n.ema_actor.network, NoiseNetwork)
+            fused = fused_noise_network(n.ema_actor.network, self._fused)
         next_action = n.ema_actor.sample(next_observation, noise.next_action, fused)
         inputs = torch.cat([n.normalizer(batch.observation), batch.action], dim=-1)
         return inputs, torch.cat([next_observation, next_action], dim=-1)

@@ -6,22 +6,26 @@ from typing import Any, ClassVar, ParamSpec, TypeVar
 
 import lightning as L
 import torch
+from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
-from edp_lightning.acceleration.compilation import compile_or_eager, start_step
+from edp_lightning.acceleration.compilation import compile_or_eager
 from edp_lightning.acceleration.native.perceptrons import FusedPerceptrons, fused_perceptrons
 from edp_lightning.acceleration.precision import HiddenPrecision, hidden_dtype
 from edp_lightning.algorithms.agreement import agree_on_scales, check_shared_options, refuse_unknown_scales, scales_of
 from edp_lightning.algorithms.inspection import Critics, Follower, StepReport, TunableEntropy
 from edp_lightning.algorithms.necessary import missing_callbacks
 from edp_lightning.algorithms.noise import RowNoise
-from edp_lightning.algorithms.optimization import Learner, apply_gradients, loss_gradients, set_learning_rate
+from edp_lightning.algorithms.optimization import Learner, apply_gradients, loss_gradients, mean_over_ranks, set_learning_rate
+from edp_lightning.algorithms.recorded_step import RecordedStep, StepOutputs, why_not_recorded
 from edp_lightning.data.transitions import Batch
 from edp_lightning.errors import UserError
 from edp_lightning.networks.scaling import ActionScaler, ObservationNormalizer
 from edp_lightning.runs.checkpoint_io import FORMAT_KEY, FORMAT_VERSION
 from edp_lightning.runs.compatibility import agreed_width, check_checkpoint, check_trainer
 from edp_lightning.runs.rng import stream_seed
+
+_WATCHED = ("loss", "gradient_norm")
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -46,14 +50,14 @@ class OfflineAlgorithm(L.LightningModule, ABC):
         seed: Seed of all noise in training and of candidate choice in prediction.
     """
 
-    at_least: ClassVar[Mapping[str, float]] = {
+    at_least: ClassVar[dict[str, float]] = {
         **dict.fromkeys(("observation_dim", "action_dim", "hidden_dims", "num_critics"), 1),
         **dict.fromkeys(("num_diffusion_steps", "num_backup_actions", "num_candidates"), 1),
         **dict.fromkeys(("discount", "gradient_clip_val", "candidate_temperature", "actor_lr", "critic_lr"), 0),
     }
     """Option -> smallest value, for a list of each entry; the field's usual names. Subclasses add theirs."""
 
-    at_most: ClassVar[Mapping[str, float]] = {"discount": 1}
+    at_most: ClassVar[dict[str, float]] = {"discount": 1}
     """Option -> largest value."""
 
     sizes: ClassVar[tuple[str, ...]] = ("observation_dim", "action_dim")
@@ -81,12 +85,15 @@ class OfflineAlgorithm(L.LightningModule, ABC):
         self.strict_loading = True
         self.gradient_clip_val = gradient_clip_val
         self.hidden_precision: HiddenPrecision = hidden_precision
+        self.compiled = compile  # an algorithm need not offer the option: it is not always a hyperparameter
         self.seed = seed
         self._learners: dict[str, Learner] = {}
         self._optimizers_now: dict[str, Any] = {}
         self._watched: dict[str, Tensor] = {}
         self._norms: dict[str, Tensor] = {}
         self._scales_known = False
+        self._recorded: RecordedStep | None = None
+        self._why_not_recorded = ""
 
     @abstractmethod
     def build(self, observation_dim: int, action_dim: int) -> None:
@@ -99,6 +106,18 @@ class OfflineAlgorithm(L.LightningModule, ABC):
     @abstractmethod
     def gradient_step(self, batch: Batch, step: int) -> StepReport | None:
         """Take gradient step ``step`` (counted from 0) on this rank's batch: one :meth:`update` per learner."""
+
+    def draw_noise(self, step: int, rows: int) -> Any:
+        """Return all random numbers of a gradient step on ``rows`` rows, for :meth:`step_on`: nested tuples of tensors."""
+        raise NotImplementedError
+
+    def step_on(self, batch: Batch, noise: Any) -> StepReport | None:
+        """Take a gradient step with given random numbers: :meth:`gradient_step` for algorithms that draw theirs up front.
+
+        An algorithm that has this and :meth:`draw_noise` can be recorded as a CUDA graph: it must not wait for the device,
+        and keep its state in tensors that it changes in place.
+        """
+        raise NotImplementedError
 
     @abstractmethod
     def choose(self, observation: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
@@ -134,6 +153,11 @@ class OfflineAlgorithm(L.LightningModule, ABC):
     def discount(self) -> float | None:
         """Discount per environment step; None where the method knows no values."""
         return self.hparams.get("discount")
+
+    @property
+    def uses_next_action(self) -> bool:
+        """Whether batches must hold the data's action in s': they are then a ``SuccessorBatch``."""
+        return False
 
     def draw_actions(self, observation: Tensor, generator: torch.Generator) -> Tensor | None:
         """Return one plain draw of the policy per normalised observation, in [-1, 1], (batch, action_dim), if it can."""
@@ -212,13 +236,14 @@ class OfflineAlgorithm(L.LightningModule, ABC):
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
         """Return one optimizer per learner; Lightning counts the steps of the first."""
         self._learners = self.learners()
+        self._recorded, self._why_not_recorded = None, ""  # it knows the optimizers of the training before
         return [learner.create(self.get_submodule(name)) for name, learner in self._learners.items()]
 
     def preparation(self, compiled: bool, dynamic: bool = False) -> Callable[[Callable[P, R]], Callable[P, R]]:
         """Return a function that compiles others for this module's device, or leaves them as they are."""
 
         def prepare(function: Callable[P, R]) -> Callable[P, R]:
-            return compile_or_eager(function, self.device, dynamic) if compiled else function
+            return compile_or_eager(function, dynamic) if compiled else function
 
         return prepare
 
@@ -234,11 +259,7 @@ class OfflineAlgorithm(L.LightningModule, ABC):
 
     def mean_over_ranks(self, value: Tensor) -> Tensor:
         """Return the mean of a tensor over all ranks; the tensor itself on one device."""
-        if self._trainer is None or self.trainer.world_size == 1:
-            return value
-        reduced = self.trainer.strategy.reduce(value.detach().clone(), reduce_op="mean")
-        assert isinstance(reduced, Tensor)
-        return reduced
+        return mean_over_ranks(value)
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
         """Take one gradient step.
@@ -250,18 +271,47 @@ class OfflineAlgorithm(L.LightningModule, ABC):
         step = self.global_step
         # Lightning counts steps of wrapped optimizers. Only the first one is, so global_step means gradient steps.
         counted, raw = (_as_list(self.optimizers(use_pl_optimizer=wrapped)) for wrapped in (True, False))
-        self._optimizers_now = dict(zip(self._learners, [counted[0], *raw[1:]], strict=True))
+        recorded = self._recorded_step(raw)
+        self._optimizers_now = dict(zip(self._learners, raw if recorded else [counted[0], *raw[1:]], strict=True))
         for name, learner in self._learners.items():
             set_learning_rate(self._optimizers_now[name], learner.rate(step, self.trainer.max_steps))
         log_now = (step + 1) % self.trainer.log_every_n_steps == 0  # type: ignore[attr-defined]
-        self._watched, self._norms = {}, {}
-        start_step(self.device)
-        report = self.gradient_step(batch, step) or StepReport()
-        assert next(iter(self._learners)) in self._norms, "every step must update the first learner: that is what is counted"
+        if recorded is not None:
+            outputs = recorded.step(counted[0].step, batch, self.draw_noise(step, len(batch.action)))
+        else:
+            report = self._take_step(lambda: self.gradient_step(batch, step))
+            entropy = None if report.entropy is None else report.entropy.detach()
+            outputs = StepOutputs(self._watched, self._norms, report.metrics() if log_now else {}, report.q, entropy)
         if log_now:
-            self._log_step(self._watched | report.metrics(), step)
-        entropy = None if report.entropy is None else report.entropy.detach()
-        return {"entropy": entropy, "watched": self._watched, "gradient_norms": self._norms, "q": report.q}
+            self._log_step(outputs.watched | outputs.metrics, step)
+        return {"entropy": outputs.entropy, "watched": outputs.watched, "gradient_norms": outputs.norms, "q": outputs.q}
+
+    def _take_step(self, take: Callable[[], StepReport | None]) -> StepReport:
+        self._watched, self._norms = {}, {}
+        report = take() or StepReport()
+        assert next(iter(self._learners)) in self._norms, "every step must update the first learner: that is what is counted"
+        self._fill_in_rests()
+        return report
+
+    def _recorded_step(self, optimizers: list[Any]) -> RecordedStep | None:
+        """Return what takes this run's gradient steps between fixed addresses, if that is how they are taken."""
+        if self._recorded is None and not self._why_not_recorded:
+            why_not = self.why_not_recorded(optimizers)
+            if not why_not:
+                self._recorded = RecordedStep(self._step_on, optimizers, self.device)
+            elif self.compiled and self.device.type == "cuda":
+                rank_zero_info(f"the gradient step is compiled but no CUDA graph: {why_not}")
+            self._why_not_recorded = why_not
+        return self._recorded
+
+    def why_not_recorded(self, optimizers: list[Any]) -> str:
+        """Return why gradient steps are not recorded as a CUDA graph, or an empty string if they are."""
+        recordable = type(self).step_on is not OfflineAlgorithm.step_on
+        return why_not_recorded(self.compiled, recordable, self.trainer.world_size, optimizers, self.device)
+
+    def _step_on(self, batch: Batch, noise: Any) -> StepOutputs:
+        report = self._take_step(lambda: self.step_on(batch, noise))
+        return StepOutputs(self._watched, self._norms, report.metrics(), report.q, report.entropy)
 
     def update(self, name: str, loss: Tensor, gradients: list[Tensor] | None = None) -> None:
         """Take one optimizer step of a learner; ``NAME/loss`` and ``NAME/gradient_norm`` are watched and logged.
@@ -278,14 +328,23 @@ class OfflineAlgorithm(L.LightningModule, ABC):
         self._watched |= {f"{name}/loss": loss.detach(), f"{name}/gradient_norm": norms.joint}
         self._norms[name] = norms.tensors
 
+    def _fill_in_rests(self) -> None:
+        """Report zeros for learners that this step did not update: watchers expect all of them, always in the same order."""
+        for name in self._learners.keys() - self._norms.keys():
+            count = sum(1 for _ in self.get_submodule(name).parameters())
+            self._watched |= dict.fromkeys((f"{name}/loss", f"{name}/gradient_norm"), torch.zeros((), device=self.device))
+            self._norms[name] = torch.zeros(count, device=self.device)
+        self._watched = {f"{name}/{what}": self._watched[f"{name}/{what}"] for name in self._learners for what in _WATCHED}
+        self._norms = {name: self._norms[name] for name in self._learners}
+
     def _log_step(self, values: dict[str, Tensor], step: int) -> None:
         reduced = self.mean_over_ranks(torch.stack(list(values.values())))
-        named = dict(zip(values, reduced, strict=True))
-        self.log_dict(named, logger=False)  # for callbacks and the progress bar
+        self.log_dict(dict(zip(values, reduced, strict=True)), logger=False)  # for callbacks and the progress bar
+        numbers = dict(zip(values, reduced.tolist(), strict=True))  # one copy from the device, for which the host waits
         # Lightning would hand them to the logger only after on_train_batch_end, where checkpoints are saved: a run killed
         # in between would lack this step's numbers for ever.
         for logger in self.loggers:
-            logger.log_metrics({name: float(value) for name, value in named.items()}, step=step)
+            logger.log_metrics(numbers, step=step)
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         """Do nothing: policies are judged in the environment, by ``EnvironmentEvaluation``."""

@@ -1,7 +1,7 @@
 """From a loss to changed weights: averaged gradients, clipping, learning-rate schedule."""
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -9,6 +9,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from edp_lightning.algorithms.adam import PortableAdam
+from edp_lightning.errors import UserError
 from edp_lightning.runs.ranks import is_distributed
 
 LRSchedule = Literal["constant", "cosine"]
@@ -24,18 +26,23 @@ def learning_rate(base: float, schedule: LRSchedule, step: int, max_steps: int) 
         max_steps: Length of the run in gradient steps, -1 if unbounded.
 
     Raises:
-        ValueError: If the schedule is ``cosine`` and the run has no length.
+        UserError: If the schedule is ``cosine`` and the run has no length.
     """
     if schedule == "constant":
         return base
     if max_steps <= 0:
-        raise ValueError("lr_schedule 'cosine' needs trainer.max_steps")
+        raise UserError("a cosine learning rate ends at trainer.max_steps: set it, or choose the schedule constant")
     return base * 0.5 * (1 + math.cos(math.pi * min(step / max_steps, 1.0)))
 
 
 def fused_adam(parameters: Iterable[nn.Parameter], lr: float) -> torch.optim.Optimizer:
-    """Return Adam whose step is one kernel."""
-    return torch.optim.Adam(parameters, lr=lr, fused=True)
+    """Return Adam whose step is one kernel, and whose state travels between devices."""
+    return PortableAdam(parameters, lr)
+
+
+def decayed_adam(parameters: Iterable[nn.Parameter], lr: float, weight_decay: float) -> torch.optim.Optimizer:
+    """Return AdamW (arXiv 1711.05101) whose step is one kernel; the decay is in units of the learning rate."""
+    return torch.optim.AdamW(parameters, lr=lr, weight_decay=weight_decay, fused=True)
 
 
 @dataclass(frozen=True)
@@ -65,20 +72,68 @@ class Learner:
 
 
 def set_learning_rate(optimizer: Any, rate: float) -> None:
-    """Set the learning rate of all parameter groups."""
+    """Set the learning rate of all parameter groups; where it is a tensor, in its place, from which a CUDA graph reads it."""
     for group in optimizer.param_groups:
-        group["lr"] = rate
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(rate)
+        else:
+            group["lr"] = rate
+
+
+def mean_over_ranks(value: Tensor) -> Tensor:
+    """Return the mean of a tensor over all ranks, detached; the tensor itself on one. All ranks must call this together.
+
+    One all-reduce and no barrier, for which the host would wait.
+    """
+    return _average(value.detach().clone()) if is_distributed() else value
+
+
+def _average(tensor: Tensor) -> Tensor:
+    """Replace a tensor by its mean over ranks and return it."""
+    if "nccl" in dist.get_backend():
+        dist.all_reduce(tensor, dist.ReduceOp.AVG)
+    else:
+        dist.all_reduce(tensor)
+        tensor /= dist.get_world_size()
+    return tensor
 
 
 def average_over_ranks(gradients: list[Tensor]) -> list[Tensor]:
     """Return gradients averaged over all ranks with one all-reduce; unchanged without a process group."""
     if not is_distributed():
         return gradients
-    flat = torch.cat([g.reshape(-1) for g in gradients])
-    dist.all_reduce(flat)
-    flat /= dist.get_world_size()
+    flat = _average(torch.cat([g.reshape(-1) for g in gradients]))
     pieces = torch.split(flat, [g.numel() for g in gradients])
     return [piece.view_as(g) for piece, g in zip(pieces, gradients, strict=True)]
+
+
+def flat_gradients(parameters: Sequence[nn.Parameter]) -> Tensor:
+    """Return one tensor of which the parameters' ``grad`` are the pieces, one after the other; made at the first call."""
+    gradients = [parameter.grad for parameter in parameters]
+    base = None if gradients[0] is None else gradients[0]._base
+    if base is not None and all(gradient is not None and gradient._base is base for gradient in gradients):
+        return base
+    flat = parameters[0].new_zeros(sum(parameter.numel() for parameter in parameters))
+    pieces = torch.split(flat, [parameter.numel() for parameter in parameters])
+    for parameter, piece in zip(parameters, pieces, strict=True):
+        parameter.grad = piece.view_as(parameter)
+    return flat
+
+
+def keep_gradients(parameters: Sequence[nn.Parameter], gradients: Sequence[Tensor]) -> None:
+    """Put gradients, averaged over ranks, into the parameters' ``grad``: on one rank as they are, else into one flat tensor.
+
+    Passes that write their gradients into the memory of the last ones (``critic_passes.gradient_memory``) write there at once.
+    """
+    if not is_distributed():
+        for parameter, gradient in zip(parameters, gradients, strict=True):
+            parameter.grad = gradient
+        return
+    flat = flat_gradients(parameters)
+    pairs = [(p.grad, g) for p, g in zip(parameters, gradients, strict=True) if p.grad is not None and p.grad is not g]
+    if pairs:
+        torch._foreach_copy_([to for to, _ in pairs], [gradient for _, gradient in pairs])
+    _average(flat)
 
 
 def loss_gradients(loss: Tensor, network: nn.Module) -> list[Tensor]:
@@ -105,10 +160,9 @@ class GradientNorms(NamedTuple):
 def apply_gradients(optimizer: Any, network: nn.Module, gradients: list[Tensor], clip_norm: float | None) -> GradientNorms:
     """Average ``gradients`` (in the order of the network's parameters) over ranks, clip their joint norm and step."""
     parameters = list(network.parameters())
-    gradients = average_over_ranks(gradients)
-    for parameter, gradient in zip(parameters, gradients, strict=True):
-        parameter.grad = gradient
-    tensors = torch.stack(torch._foreach_norm(gradients))
+    keep_gradients(parameters, gradients)
+    kept = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    tensors = torch.stack(torch._foreach_norm(kept))
     joint = torch.linalg.vector_norm(tensors)
     if clip_norm is not None:
         torch.nn.utils.clip_grads_with_norm_(parameters, clip_norm, joint)

@@ -5,7 +5,7 @@ from contextlib import closing
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from edp_lightning.collect.recorder import RecordedEpisode
-from edp_lightning.collect.tasks import task_of
+from edp_lightning.collect.tasks import refuse_retired, task_of
 from edp_lightning.collect.workers import episodes
 from edp_lightning.collect.writer import check_target, write_dataset
 from edp_lightning.errors import UserError
@@ -25,12 +25,14 @@ def collect(
     collection leaves nothing behind.
 
     Args:
-        name: pointmaze-umaze, pointmaze-medium, antmaze-umaze, antmaze-umaze-diverse, antmaze-medium-diverse,
-            antmaze-large-diverse or toy.
+        name: pointmaze-umaze, pointmaze-medium, toy; antmaze-umaze, antmaze-umaze-diverse, antmaze-medium-play,
+            antmaze-medium-diverse, antmaze-large-play, antmaze-large-diverse; or hopper, halfcheetah, walker2d with -medium,
+            -medium-replay or -medium-expert.
         steps: Number of environment steps, exactly; the last episode is cut. The task's default when not given.
-        workers: Number of processes.
+        workers: Number of processes (locomotion: threads).
         seed: Seed of the set.
-        noise: Standard deviation of Gaussian noise on the controller's actions; the task's default when not given.
+        noise: Standard deviation of Gaussian noise on the controller's actions; the task's default when not given. Locomotion
+            policies draw their actions from Gaussians of their own; this comes on top.
         output: Dataset id to write; the task's own when not given.
 
     Returns:
@@ -47,18 +49,19 @@ def collect(
         raise UserError(
             f"collect needs steps >= 1, workers >= 1, seed >= 0 and noise >= 0; got {total}, {workers}, {seed}, {spread}"
         )
+    refuse_retired(dataset_id)
     check_target(dataset_id)
     collected: list[RecordedEpisode] = []
     remaining = total
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns) as progress, closing(episodes(name, task, seed, spread, workers)) as stream:
+    with Progress(*columns) as progress, closing(episodes(name, task, seed, spread, workers, total)) as stream:
         bar = progress.add_task(f"collecting {dataset_id}", total=total)
         while remaining > 0:
             episode = next(stream).cut(remaining)
             collected.append(episode)
             remaining -= len(episode)
             progress.advance(bar, len(episode))
-    algorithm = f"{task.kind} controller, action noise {spread}, seed {seed}"
+    algorithm = f"{task.behavior}, action noise {spread}, seed {seed}"
     path = write_dataset(dataset_id, collected, task.collection_spec(), task.evaluation_spec(), algorithm, task.description)
     print(f"{dataset_id}: {total} steps in {len(collected)} episodes, written to {path}")
     return dataset_id

@@ -1,6 +1,7 @@
 """Records single episodes. An episode depends on (task, seed, noise, index) only: workers may share them out as they like."""
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -9,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edp_lightning.collect.controllers import AntController, Controller, PointController
+from edp_lightning.collect.maze_tasks import MazeTask
 from edp_lightning.collect.tasks import CollectTask
 from edp_lightning.collect.toy import TwoStepEnv, behavior_action
 from edp_lightning.environments.mazes import Navigator
@@ -62,13 +64,17 @@ class Recorder(Protocol):
 
 
 def make_recorder(task: CollectTask) -> Recorder:
-    """Return the recorder of a task; it holds one environment."""
-    return ToyRecorder() if task.kind == "toy" else MazeRecorder(task)
+    """Return the recorder of a task of single episodes; it holds one environment."""
+    return MazeRecorder(task) if isinstance(task, MazeTask) else ToyRecorder()
 
 
-def _streams(seed: int, index: int) -> tuple[int, np.random.Generator]:
-    """Return the environment's reset seed and the generator of everything else in an episode."""
-    reset, rest = np.random.SeedSequence([seed, index]).spawn(2)
+def streams(numbers: Sequence[int]) -> tuple[int, np.random.Generator]:
+    """Return the environment's reset seed and the generator of everything else in an episode.
+
+    Args:
+        numbers: What makes an episode its own, such as the set's seed and the episode's index.
+    """
+    reset, rest = np.random.SeedSequence(numbers).spawn(2)
     return int(reset.generate_state(1)[0]) & 0x7FFFFFFF, np.random.default_rng(rest)
 
 
@@ -79,7 +85,7 @@ class MazeRecorder:
         task: What to record.
     """
 
-    def __init__(self, task: CollectTask) -> None:
+    def __init__(self, task: MazeTask) -> None:
         self._task = task
         with quiet_gymnasium():
             # The bare environment: wrappers only check and count, at a third of the time of a step.
@@ -93,7 +99,7 @@ class MazeRecorder:
     def record(self, seed: int, index: int, noise: float) -> RecordedEpisode:
         """Return one episode; a commanded goal that is reached is replaced, or ends the episode of a single-goal task."""
         env, horizon = self._env, self._task.horizon
-        reset_seed, rng = _streams(seed, index)
+        reset_seed, rng = streams([seed, index])
         observation, _ = env.reset(seed=reset_seed)
         rows = {key: np.empty((horizon + 1, *value.shape)) for key, value in observation.items()}
         actions = np.empty((horizon, *env.action_space.shape), dtype=np.float32)
@@ -172,7 +178,7 @@ class ToyRecorder:
 
     def record(self, seed: int, index: int, noise: float) -> RecordedEpisode:
         """Return one episode of two steps; ``noise`` is added to the behaviour's actions."""
-        reset_seed, rng = _streams(seed, index)
+        reset_seed, rng = streams([seed, index])
         state, _ = self._env.reset(seed=reset_seed)
         states, actions, rewards = [state], [], []
         for time in range(2):

@@ -6,6 +6,7 @@ import os
 import signal
 from collections.abc import Generator
 
+from edp_lightning.collect.locomotion_tasks import LocomotionTask
 from edp_lightning.collect.recorder import RecordedEpisode, Recorder, make_recorder
 from edp_lightning.collect.tasks import CollectTask, task_of
 from edp_lightning.runs.processes import check_script_is_guarded
@@ -25,7 +26,29 @@ def _record(job: tuple[int, int, float]) -> RecordedEpisode:
     return _recorder.record(*job)
 
 
-def episodes(name: str, task: CollectTask, seed: int, noise: float, workers: int) -> Generator[RecordedEpisode, None, None]:
+def episodes(
+    name: str, task: CollectTask, seed: int, noise: float, workers: int, steps: int
+) -> Generator[RecordedEpisode, None, None]:
+    """Yield the episodes of a set, at least ``steps`` steps of them; close the iterator to stop.
+
+    Args:
+        name: Name of the task.
+        task: The task.
+        seed: Seed of the set.
+        noise: Standard deviation of the noise on actions.
+        workers: Number of processes, or of threads where episodes are recorded side by side.
+        steps: Steps of the set.
+    """
+    if isinstance(task, LocomotionTask):
+        from edp_lightning.collect.locomotion_recorder import locomotion_episodes
+
+        return locomotion_episodes(task, seed, noise, workers, steps)
+    return single_episodes(name, task, seed, noise, workers)
+
+
+def single_episodes(
+    name: str, task: CollectTask, seed: int, noise: float, workers: int
+) -> Generator[RecordedEpisode, None, None]:
     """Yield the episodes 0, 1, 2, ... of a set without end; close the iterator to stop.
 
     Args:

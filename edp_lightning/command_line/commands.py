@@ -34,6 +34,11 @@ def _call(name: str, functions: Any, arguments: list[str]) -> None:
 
 
 def _collect(arguments: list[str], run_command: RunCommand) -> None:
+    if arguments[:1] == ["train"]:
+        from edp_lightning.collect.training.command import train
+
+        _call("collect train", train, arguments[1:])
+        return
     from edp_lightning.collect import collect
 
     _call("collect", collect, arguments)
@@ -124,7 +129,7 @@ COMMANDS: dict[str, Command] = {
     "validate": Command("train and judge a policy", "Play the evaluation's episodes with the policy of a checkpoint."),
     "test": Command("train and judge a policy", "Play more episodes (100 by default) and write their scores to a file."),
     "predict": Command("train and judge a policy", "Write the policy's action for every observation of a dataset."),
-    "collect": Command("datasets", "Collect a maze or toy dataset on this machine, without downloads.", _collect),
+    "collect": Command("datasets", "Collect a dataset on this machine, without downloads, or train what collects.", _collect),
     "data": Command("datasets", "Show and check a dataset, or write it as a Minari set.", _data),
     "sweep": Command("many runs", "Run tasks x algorithms x seeds, each to its end; the same command goes on.", _sweep),
     "report": Command("many runs", "Make tables and figures, with intervals over seeds, of what runs left behind.", _report),

@@ -5,6 +5,7 @@ from typing import Any
 from edp_lightning.data.checks import check_episodes
 from edp_lightning.data.convert import write_minari
 from edp_lightning.data.datamodule import OfflineDataModule
+from edp_lightning.data.quality import quality_facts
 from edp_lightning.data.sources.bounds import ActionBound
 from edp_lightning.data.sources.opening import obtain, open_source
 from edp_lightning.environments.families import choose_view, family_of
@@ -47,11 +48,17 @@ def show(
     )
     module.prepare_data()
     module.setup("predict")  # reads the set; the environment is tried last
-    module.card.print()
     opened = open_source(source)
-    horizon = None if opened.spec is None else opened.spec.max_episode_steps
+    episodes = list(opened.episodes(module.view))
     box = module.action_low.numpy(), module.action_high.numpy()
-    for check in check_episodes(opened, list(opened.episodes(module.view)), horizon, *box):
+    card = module.card
+    for name, value in quality_facts(
+        episodes, family_of(opened.evaluation_spec or opened.spec), module.view, opened.spec, *box
+    ):
+        card = card.with_fact(name, value)
+    card.print()
+    horizon = None if opened.spec is None else opened.spec.max_episode_steps
+    for check in check_episodes(opened, episodes, horizon, *box):
         print(f"{'ok  ' if check.passed else 'look'}  {check.text}")
     tried = module.try_environment()
     if tried:

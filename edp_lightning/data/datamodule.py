@@ -21,8 +21,9 @@ from edp_lightning.data.tables.build import RowSink, TableFacts, TableRecipe, bu
 from edp_lightning.data.tables.cache import cached_table, table_in_memory, table_key
 from edp_lightning.data.tables.normalize import ObservationNormalization, observation_statistics
 from edp_lightning.data.tables.rewards import RewardMap, RewardTransform
+from edp_lightning.data.tables.selection import best_episodes, check_share
 from edp_lightning.data.tables.table import TransitionTable
-from edp_lightning.data.transitions import Batch, Terminals
+from edp_lightning.data.transitions import Batch, SuccessorBatch, Terminals
 from edp_lightning.errors import UserError
 from edp_lightning.runs.cache_folder import cache_folder
 
@@ -74,6 +75,7 @@ class OfflineDataModule(L.LightningDataModule):
             length of the data's longest episode.
         mixture: Further datasets of the same task, each with the probability that a row of a batch comes from it; the rest of
             the probability is left to ``dataset``. Statistics of rewards and observations are over all rows.
+        best_share: Share of the episodes that the table holds, those of the highest discounted return; 10 % BC is 0.1.
         keep_time_limits: Of D4RL files with ``next_observations``, keep the rows at time limits too. Off: exactly the rows of
             ``d4rl.qlearning_dataset`` that published results train on; at one row in a thousand the choice hardly matters.
         cache: Keep the finished table on disk and map it in later runs; the folder is ``~/.cache/edp_lightning``, or what
@@ -107,6 +109,7 @@ class OfflineDataModule(L.LightningDataModule):
         environment_kwargs: dict[str, Any] | None = None,
         max_episode_steps: int | None = None,
         mixture: dict[str, float] | None = None,
+        best_share: float = 1.0,
         keep_time_limits: bool = False,
         cache: bool = True,
         seed: int = 0,
@@ -123,6 +126,7 @@ class OfflineDataModule(L.LightningDataModule):
             raise UserError(
                 f"data.n_step ({n_step}) must be at least data.action_chunk ({action_chunk}), which runs unobserved"
             )
+        check_share(best_share, mixture)
         self.dataset = dataset
         self._probabilities = mixture_probabilities(dataset, mixture or {})
         self._arrays: Mapping[str, Any] | None = None
@@ -199,7 +203,8 @@ class OfflineDataModule(L.LightningDataModule):
             return ""
         from edp_lightning.environments.trial import try_out
 
-        with isolate_rng():
+        on_gpu: bool = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+        with isolate_rng(include_cuda=on_gpu):  # no GPU is started for its state
             return try_out(self.environment, self.observation_dim, self.action_dim)
 
     def _read(self, stage: str) -> None:
@@ -306,11 +311,14 @@ class OfflineDataModule(L.LightningDataModule):
         """Return the table of a source; arrays in memory have no files that a cached one could be known by."""
 
         def build(sink: RowSink) -> TableFacts:
-            return build_table(source.episodes(view), recipe, sink)
+            return build_table(best_episodes(lambda: source.episodes(view), recipe, share), recipe, sink)
+
+        share = self.hparams["best_share"]
 
         if not self.hparams["cache"] or not source.files:
             return table_in_memory(build)
-        folder, reading = cache_folder(), (type(source).__name__, view, self.hparams["keep_time_limits"])
+        folder = cache_folder()
+        reading = (type(source).__name__, view, self.hparams["keep_time_limits"], *([] if share == 1 else [share]))
         return cached_table(table_key(source.files, reading, recipe, folder), build, folder)
 
     @property
@@ -333,19 +341,24 @@ class OfflineDataModule(L.LightningDataModule):
         return self._loader
 
     def _served(self) -> dict[str, Any]:
-        """Return where the trainer's run is in the stream, and how many batches it repeats; nothing without a trainer."""
+        """Return where the trainer's run is in the stream, what of it is served how and where; nothing without a trainer."""
         trainer = self.trainer
         if trainer is None:
             return {}
-        return {"start": partial(getattr, trainer, "global_step"), "cycle": repeated_batches(trainer.overfit_batches)}  # type: ignore[attr-defined]
+        return {
+            "start": partial(getattr, trainer, "global_step"),
+            "cycle": repeated_batches(trainer.overfit_batches),  # type: ignore[attr-defined]
+            "device": trainer.strategy.root_device,
+            "successors": bool(getattr(trainer.lightning_module, "uses_next_action", False)),
+        }
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         """Return the batch on ``device``. Training rows are there already; Lightning would look at each of their fields."""
-        if isinstance(batch, Batch) and batch.action.device == device:
+        if isinstance(batch, (Batch, SuccessorBatch)) and batch.action.device == device:
             return batch
         return super().transfer_batch_to_device(batch, device, dataloader_idx)
 
-    def batch_of_step(self, step: int) -> Batch:
+    def batch_of_step(self, step: int) -> Batch | SuccessorBatch:
         """Return the rows that this rank used in a gradient step of this run, counted from 0."""
         assert self._loader is not None
         return self._loader.batch(step)

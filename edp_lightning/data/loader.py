@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from edp_lightning.data.tables.table import TransitionTable
-from edp_lightning.data.transitions import Batch
+from edp_lightning.data.transitions import Batch, SuccessorBatch
 from edp_lightning.errors import UserError
 from edp_lightning.runs.rng import stream_seed
 
@@ -20,7 +20,7 @@ class TransitionLoader:
     N * B rows sees.
 
     Args:
-        table: All rows; batches come from the device it is on.
+        table: All rows.
         batch_size: Rows per batch on this rank.
         steps_per_epoch: Batches per epoch.
         seed: Seed of the stream.
@@ -32,6 +32,8 @@ class TransitionLoader:
         start: Says at the beginning of every iteration how many batches the run has used; iterations go on where the one
             before stopped when not given. However often a loader is made or asked, a run never sees its stream twice.
         cycle: Number of batches that are served over and over; the stream never repeats when not given.
+        device: Where batches are wanted; where the table is when not given.
+        successors: Whether batches hold the data's next actions.
     """
 
     def __init__(
@@ -46,8 +48,11 @@ class TransitionLoader:
         parts: Sequence[tuple[int, float]] | None = None,
         start: Callable[[], int] | None = None,
         cycle: int | None = None,
+        device: torch.device | None = None,
+        successors: bool = False,
     ) -> None:
         self._table = table
+        self._device = device
         self.batch_size = batch_size
         self.steps_per_epoch = steps_per_epoch
         self.seed = seed
@@ -57,12 +62,13 @@ class TransitionLoader:
         self._parts = parts
         self._start = start
         self._cycle = cycle
+        self._gather = table.gather_with_successors if successors else table.gather
 
     def __len__(self) -> int:
         """Return the batches per epoch."""
         return self.steps_per_epoch
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Iterator[Batch | SuccessorBatch]:
         """Yield batches from the current position on, without end."""
         if self._start is not None:
             self.position = self._start()
@@ -70,7 +76,7 @@ class TransitionLoader:
             self.position += 1
             yield self.batch(self.position - 1)
 
-    def batch(self, position: int) -> Batch:
+    def batch(self, position: int) -> Batch | SuccessorBatch:
         """Return this rank's rows of the batch at a position of the stream."""
         if self._cycle is not None:
             position %= self._cycle
@@ -80,10 +86,10 @@ class TransitionLoader:
             rows = torch.randint(len(self._table), (count,), generator=generator)
         else:
             rows = mixed_rows(count, self._parts, generator)
-        mine, device = rows[self.rank :: self.world_size], self._table.rows.device
-        if device.type == "cuda":  # the copy must not wait for the steps that are still running
+        mine, table_device = rows[self.rank :: self.world_size], self._table.rows.device
+        if table_device.type == "cuda":  # the copy must not wait for the steps that are still running
             mine = mine.pin_memory()
-        return self._table.gather(mine.to(device, non_blocking=True))
+        return self._gather(mine.to(table_device, non_blocking=True), self._device)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the position; Lightning asks resumable loaders for it."""

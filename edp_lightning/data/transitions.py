@@ -31,6 +31,30 @@ class Batch(NamedTuple):
     steps: Tensor
 
 
+class SuccessorBatch(NamedTuple):
+    """A :class:`Batch` with the action that the data take in s'.
+
+    Attributes:
+        observation: As in ``Batch``.
+        action: As in ``Batch``.
+        reward: As in ``Batch``.
+        next_observation: As in ``Batch``.
+        terminated: As in ``Batch``.
+        steps: As in ``Batch``.
+        next_action: a' in [-1, 1], shape (batch, action_dim); zeros where the data do not go on after s'.
+        next_action_known: 1.0 where they do, else 0.0, shape (batch,).
+    """
+
+    observation: Tensor
+    action: Tensor
+    reward: Tensor
+    next_observation: Tensor
+    terminated: Tensor
+    steps: Tensor
+    next_action: Tensor
+    next_action_known: Tensor
+
+
 @dataclass(frozen=True)
 class Episode:
     """One episode of T steps.

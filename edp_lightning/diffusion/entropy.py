@@ -9,7 +9,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from edp_lightning.diffusion.sde import Gaussian, MeanRevertingSDE
+from edp_lightning.diffusion.process import DiffusionProcess, Gaussian
 
 
 def gaussian_entropy(variance: float) -> float:
@@ -17,7 +17,7 @@ def gaussian_entropy(variance: float) -> float:
     return 0.5 * math.log(2 * math.pi * math.e * variance)
 
 
-def bridge_entropy(sde: MeanRevertingSDE, predicted_clean: Tensor, first_noise: Tensor, last_noise: Tensor) -> Tensor:
+def bridge_entropy(sde: DiffusionProcess, predicted_clean: Tensor, first_noise: Tensor, last_noise: Tensor) -> Tensor:
     r"""Return ``-log p(a^1 | a^T, s)`` of the paper's Bayes rule (arXiv 2402.04080, eq. 14).
 
     ``log p(a^1|a^T) = log q(a^T|a^1) + log q(a^1|a0hat) - log q(a^T|a0hat)`` with a^1 drawn from q(a^1|a0hat) and a^T from the
@@ -40,7 +40,7 @@ def bridge_entropy(sde: MeanRevertingSDE, predicted_clean: Tensor, first_noise: 
     return -(sde.bridge(first, one, last) + log_first - log_last)
 
 
-def reference_entropy(sde: MeanRevertingSDE, predicted_clean: Tensor, last: Tensor) -> Tensor:
+def reference_entropy(sde: DiffusionProcess, predicted_clean: Tensor, last: Tensor) -> Tensor:
     """Return what the released code of arXiv 2402.04080 calls the entropy; kept to reproduce its numbers.
 
     It puts a^1 at its Euler mean ``a0hat (1 - th_1)`` without drawing its noise, uses a fresh a^T, and measures all elapsed
@@ -67,7 +67,7 @@ def _after(start: Tensor, elapsed: Tensor) -> Gaussian:
     return Gaussian(start * torch.exp(-elapsed), -torch.expm1(-2 * elapsed).expand(len(start), 1))
 
 
-def path_entropy(sde: MeanRevertingSDE, predict_clean: Callable[[Tensor, Tensor], Tensor], noise: Tensor) -> Tensor:
+def path_entropy(sde: DiffusionProcess, predict_clean: Callable[[Tensor, Tensor], Tensor], noise: Tensor) -> Tensor:
     r"""Return a differentiable lower bound of the entropy of the policy's own a^1, one sample per row.
 
     ``H(pi(a^1|s)) >= E_pi[sum_{t=2..T} log q(a^t|a^{t-1}) - log pi(a^{1:T}|s)]`` with the model's chain

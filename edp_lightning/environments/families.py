@@ -26,6 +26,10 @@ class ObservationView:
     keys: tuple[str, ...] = ()
 
 
+PLANE = 2
+"""Numbers of an achieved or desired goal: places in the plane."""
+
+
 @dataclass(frozen=True)
 class Family:
     """What all datasets of one kind of environment share.
@@ -39,6 +43,9 @@ class Family:
         terminals: Default rule for terminations in the data.
         cell_size: Metres per maze cell; 0 outside mazes.
         torso_quaternion: Where the orientation (w, x, y, z) begins in the observation of a robot that can fall, else None.
+        termination_is_fall: The environment ends an episode where its robot falls, and only there.
+        broken_with: Packages with ranges of versions that do not run these environments together.
+        remedy: What to install instead.
     """
 
     views: tuple[ObservationView, ...] = (ObservationView("box"),)
@@ -49,6 +56,16 @@ class Family:
     terminals: str = "env"
     cell_size: float = 0.0
     torso_quaternion: int | None = None
+    termination_is_fall: bool = False
+    broken_with: Mapping[str, str] = field(default_factory=dict)
+    remedy: str = ""
+
+    def torso_columns(self, view: ObservationView) -> slice | None:
+        """Return where a view of this family shows the orientation, or None if it does not."""
+        if self.torso_quaternion is None or "observation" not in view.keys:
+            return None
+        start = PLANE * view.keys.index("observation") + self.torso_quaternion
+        return slice(start, start + 4)
 
 
 MAZE_KWARGS = {"continuing_task": False, "reset_target": False}
@@ -73,18 +90,20 @@ FAMILIES: dict[str, Family] = {
         # as D4RL: each task counts once, and the episode ends with the last one
         kwargs={"remove_task_when_completed": True, "terminate_on_tasks_completed": True},
         max_episode_steps=280, reference=scores.KITCHEN,
+        # from MuJoCo 3.12 on, joint types no longer equal numpy's integers, which its model is checked with
+        broken_with={"gymnasium-robotics": "<=1.4.2", "mujoco": ">=3.12"}, remedy="pip install 'mujoco<3.12'",
     ),
     # Minari's metadata say 200 steps, the reference scores are for 100 (Farama-Foundation/Minari#303)
     "gymnasium_robotics.envs.adroit_hand.adroit_pen:AdroitHandPenEnv": Family(max_episode_steps=100, reference=scores.PEN),
     "gymnasium_robotics.envs.adroit_hand.adroit_door:AdroitHandDoorEnv": Family(reference=scores.DOOR),
     "gymnasium_robotics.envs.adroit_hand.adroit_hammer:AdroitHandHammerEnv": Family(reference=scores.HAMMER),
     "gymnasium_robotics.envs.adroit_hand.adroit_relocate:AdroitHandRelocateEnv": Family(reference=scores.RELOCATE),
-    "gymnasium.envs.mujoco.hopper_v5:HopperEnv": Family(reference=scores.HOPPER),
-    "gymnasium.envs.mujoco.hopper_v4:HopperEnv": Family(reference=scores.HOPPER),
+    "gymnasium.envs.mujoco.hopper_v5:HopperEnv": Family(reference=scores.HOPPER, termination_is_fall=True),
+    "gymnasium.envs.mujoco.hopper_v4:HopperEnv": Family(reference=scores.HOPPER, termination_is_fall=True),
     "gymnasium.envs.mujoco.half_cheetah_v5:HalfCheetahEnv": Family(reference=scores.HALFCHEETAH),
     "gymnasium.envs.mujoco.half_cheetah_v4:HalfCheetahEnv": Family(reference=scores.HALFCHEETAH),
-    "gymnasium.envs.mujoco.walker2d_v5:Walker2dEnv": Family(reference=scores.WALKER2D),
-    "gymnasium.envs.mujoco.walker2d_v4:Walker2dEnv": Family(reference=scores.WALKER2D),
+    "gymnasium.envs.mujoco.walker2d_v5:Walker2dEnv": Family(reference=scores.WALKER2D, termination_is_fall=True),
+    "gymnasium.envs.mujoco.walker2d_v4:Walker2dEnv": Family(reference=scores.WALKER2D, termination_is_fall=True),
     "gymnasium.envs.mujoco.ant_v5:AntEnv": Family(reference=scores.ANT),
     "gymnasium.envs.mujoco.ant_v4:AntEnv": Family(reference=scores.ANT),
 }  # fmt: skip

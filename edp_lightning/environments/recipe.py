@@ -15,6 +15,7 @@ from edp_lightning.environments.mazes import WALL
 from edp_lightning.environments.quiet import quiet_gymnasium, register_robotics
 from edp_lightning.environments.scores import ScoreReference
 from edp_lightning.environments.specs import read_spec, write_spec
+from edp_lightning.environments.versions import refuse_versions
 from edp_lightning.environments.wrappers import ActionChunks, FlatObservation, MazeProgress
 from edp_lightning.errors import UserError
 
@@ -50,6 +51,8 @@ class EvaluationEnvironment:
             render_mode: ``rgb_array`` lets it draw itself.
         """
         spec = read_spec(self.spec_json)
+        family = family_of(spec)
+        refuse_versions(family.broken_with, family.remedy)
         own = self.limited_by != "environment"
         spec.max_episode_steps = None if own else self.max_episode_steps
         if render_mode is not None:  # environments that draw nothing need not know the argument
@@ -59,7 +62,6 @@ class EvaluationEnvironment:
             env = gym.make(spec, disable_env_checker=True)
         if own and self.max_episode_steps is not None:  # around everything: wrappers of the environment may skip steps
             env = gym.wrappers.TimeLimit(env, self.max_episode_steps)
-        family = family_of(spec)
         if family.cell_size:
             env = MazeProgress(env, self.fixed_goal, family.torso_quaternion)
         env = FittedActions(env)

@@ -5,21 +5,50 @@ import traceback
 from collections.abc import Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
+from edp_lightning.acceleration.precision import HiddenPrecision
 from edp_lightning.algorithms.offline_algorithm import OfflineAlgorithm
 from edp_lightning.environments.workers import LocalEnvironments
 from edp_lightning.evaluation.rollout import EpisodeResult, rollout
+from edp_lightning.runs.checkpoint_io import read_checkpoint
 from edp_lightning.runs.stop_signals import signals_kept_from_children
 
 if TYPE_CHECKING:  # the module is imported for --help, environments are not
     from edp_lightning.environments.recipe import EvaluationEnvironment
 
 
+def restore_policy(
+    policy: type[OfflineAlgorithm], checkpoint: Path | str, device: torch.device, precision: HiddenPrecision | None = None
+) -> OfflineAlgorithm:
+    """Return the policy of a checkpoint file on a device, ready to act.
+
+    Args:
+        policy: Its class.
+        checkpoint: The file.
+        device: Where it is to act.
+        precision: Takes the place of the file's ``hidden_precision``.
+    """
+    options: dict[str, Any] = {} if precision is None else {"hidden_precision": precision}
+    with device:  # so that whatever is chosen by the device is chosen by this one
+        return policy.load_from_checkpoint(checkpoint, map_location=device, weights_only=True, **options).eval()
+
+
+def usable(device: torch.device) -> bool:
+    """Return whether this process can use a device: a GPU in exclusive mode belongs to one process."""
+    try:
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError):  # the latter where torch was built without CUDA
+        return False
+    return True
+
+
 class BackgroundRollout:
-    """Starts the process. It has one thread and no GPU, and ends with the episodes, or with this process.
+    """Starts the process. It has one thread, and ends with the episodes, or with this process.
+
+    It plays on the device of the run if that can be shared, else on the CPU, in the precision that suits the CPU.
 
     Args:
         policy: Class of the policy.
@@ -28,6 +57,7 @@ class BackgroundRollout:
         seeds: Reset seed of each episode.
         num_envs: Environments that run side by side.
         record: Keep every step in ``EpisodeResult.trajectory``.
+        device: Device of the run.
     """
 
     def __init__(
@@ -38,10 +68,12 @@ class BackgroundRollout:
         seeds: Sequence[int],
         num_envs: int,
         record: bool,
+        device: torch.device,
     ) -> None:
         context = multiprocessing.get_context("spawn")  # a fork would copy the locks of threads that it does not copy
         self._pipe, theirs = context.Pipe(duplex=False)
-        arguments = (theirs, policy, str(checkpoint), environment, list(seeds), num_envs, record)
+        products = torch.get_float32_matmul_precision()
+        arguments = (theirs, policy, str(checkpoint), environment, list(seeds), num_envs, record, device, products)
         self._process = context.Process(target=_play, args=arguments, daemon=True)
         # A batch system's SIGTERM goes to all processes: the run decides on it, and this one must not lose its episodes.
         with signals_kept_from_children():
@@ -90,10 +122,18 @@ def _play(
     seeds: list[int],
     num_envs: int,
     record: bool,
+    device: torch.device,
+    float32_products: str,
 ) -> None:
     torch.set_num_threads(1)
+    torch.set_float32_matmul_precision(float32_products)
     try:
-        policy = policy_class.load_from_checkpoint(checkpoint, map_location="cpu", weights_only=True).eval()
+        precision: HiddenPrecision | None = None
+        if not usable(device):
+            device = torch.device("cpu")
+            if read_checkpoint(checkpoint)["hyper_parameters"].get("hidden_precision") == "bfloat16":
+                precision = "auto"  # what was chosen for the GPU may take this CPU fifty times as long
+        policy = restore_policy(policy_class, checkpoint, device, precision)
         envs = LocalEnvironments([environment.make() for _ in range(min(num_envs, len(seeds)))])
         try:
             answer: list[EpisodeResult] | str = rollout(envs, policy.act, seeds, record=record)

@@ -1,9 +1,11 @@
 """Episodes played in this process, or in processes it waits for: nothing that goes wrong or interrupts leaves a trace."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+import lightning as L
 import torch
 from lightning.pytorch.utilities.seed import isolate_rng
 
@@ -15,7 +17,7 @@ if TYPE_CHECKING:  # the module is imported for --help, environments are not
     from edp_lightning.environments.recipe import EvaluationEnvironment
 
 WORTH_WORKERS = 20_000
-"""Environment steps of an evaluation, at most, from which on processes for environments are worth their start."""
+"""Environment steps of all evaluations of a run, at most, from which on processes for environments are worth their start."""
 
 
 @dataclass
@@ -38,14 +40,18 @@ class ForegroundRollout:
 
     Args:
         num_envs: Environments that run side by side.
-        num_workers: Processes that step them; 0 for this one; when not given: as many as torch has threads, if an evaluation
-            may take ``WORTH_WORKERS`` steps.
+        num_workers: Processes that step them; 0 for this one; when not given: as many as torch has threads, if all
+            evaluations may take ``WORTH_WORKERS`` steps.
+
+    Attributes:
+        evaluations: How many there will be, about.
     """
 
     def __init__(self, num_envs: int, num_workers: int | None) -> None:
         self._num_envs = num_envs
         self._num_workers = num_workers
         self._envs: Environments | None = None
+        self.evaluations = 1.0
 
     def play(
         self, environment: "EvaluationEnvironment", act: Act, seeds: Sequence[int], record: bool, signals: StopSignals
@@ -60,7 +66,8 @@ class ForegroundRollout:
             signals: Where stop signals arrive.
         """
         outcome = Outcome()
-        with isolate_rng():  # which restores nothing after an exception
+        on_gpu: bool = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+        with isolate_rng(include_cuda=on_gpu):  # which starts no GPU for its state, and restores nothing after an exception
             try:
                 with signals.interrupting():
                     if len(seeds):
@@ -96,6 +103,22 @@ class ForegroundRollout:
         """Return the number of processes for environments; torch's threads are the share of the machine the run was given."""
         if self._num_workers is not None:
             return self._num_workers
-        steps = num_episodes * (environment.max_episode_steps or WORTH_WORKERS)
+        steps = self.evaluations * num_episodes * (environment.max_episode_steps or WORTH_WORKERS)
         threads = torch.get_num_threads()
         return threads if threads > 1 and steps >= WORTH_WORKERS else 0
+
+
+def evaluations_of(trainer: L.Trainer, steps_per_epoch: int) -> float:
+    """Return how many evaluations a training makes, about; infinitely many if it has no end.
+
+    Args:
+        trainer: The trainer, with its periods.
+        steps_per_epoch: Gradient steps per epoch.
+    """
+    if trainer.max_steps < 0:
+        return math.inf
+    interval = trainer.val_check_interval
+    if not isinstance(interval, (int, float)):  # a time
+        return 1.0
+    steps = interval * steps_per_epoch if isinstance(interval, float) else interval
+    return float(1 + trainer.max_steps // (steps * (trainer.check_val_every_n_epoch or 1)))

@@ -33,11 +33,10 @@ def run_local(runs: Sequence[TrialRun], workers: int, board: Board) -> int:
     try:
         with board:
             while not signals.received:
-                for run in runs:
-                    if run.state is State.RUNNING:
-                        run.poll()
-                        if run.state is State.WAITING:  # it failed: the others first
-                            queue.append(run)
+                for run in [run for run in runs if run.state is State.RUNNING]:
+                    run.poll()
+                    if run.state is State.WAITING:  # it failed: the others first
+                        queue.append(run)
                 while queue and sum(run.state is State.RUNNING for run in runs) < workers:
                     run = queue.pop(0)
                     run.start()

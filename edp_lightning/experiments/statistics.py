@@ -86,7 +86,8 @@ def performance_profile(scores: Sequence[Scores], thresholds: Scores) -> Scores:
     Returns:
         Shares in [0, 1], shape (thresholds,).
     """
-    return np.mean([(task[:, None] > thresholds).mean(axis=0) for task in scores], axis=0)
+    result: NDArray[np.float64] = np.mean([(task[:, None] > thresholds).mean(axis=0) for task in scores], axis=0)
+    return result
 
 
 def _estimate(samples: Sequence[Scores], statistic: Callable[..., Any]) -> Estimate:

@@ -10,9 +10,10 @@ from edp_lightning.data.datamodule import OfflineDataModule
 from edp_lightning.environments.families import family_of
 from edp_lightning.environments.recipe import EvaluationEnvironment
 from edp_lightning.errors import UserError
+from edp_lightning.evaluation.loaded_policy import load_policy
 from edp_lightning.figures.drawing import check_output, new_figure
 from edp_lightning.figures.film import Way, draw_maze, trace
-from edp_lightning.figures.runs import Curve, load_policy, read_curves
+from edp_lightning.figures.runs import Curve, read_curves
 from edp_lightning.runs.checkpoint_io import read_checkpoint
 
 if TYPE_CHECKING:
@@ -112,7 +113,7 @@ def draw_run_folder(folder: str, checkpoint: str, episodes: int, seed: int, outp
         raise UserError(f"--episodes must be at least 1; got {episodes}")
     path = check_output(output)
     curves = read_curves(folder)
-    policy = load_policy(folder, checkpoint)
+    policy = load_policy(folder, checkpoint).algorithm
     environment = evaluation_of(folder, checkpoint)
     maze, ways = None if environment is None else maze_of(environment), []
     if environment is not None and maze is not None:

@@ -1,16 +1,21 @@
 """Critics evaluated as one batched matmul per layer, and the pessimistic value of several."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
+from edp_lightning.networks.initialization import Initialization, Initialize
 from edp_lightning.networks.mish import mish
 
 QAggregation = Literal["lcb", "min"]
+CriticActivation = Literal["mish", "relu"]
+
+ACTIVATIONS: dict[CriticActivation, Callable[[Tensor], Tensor]] = {"mish": mish, "relu": F.relu}
 
 
 class EnsembleLinear(nn.Module):
@@ -33,7 +38,8 @@ class EnsembleLinear(nn.Module):
 class QEnsemble(nn.Module):
     """M independent critics Q^m(s, a) with the ensemble axis first.
 
-    Hidden biases start at 0.1 and the last layer at U(-3e-3, 3e-3), as in the released code of arXiv 2402.04080.
+    Unless told otherwise, hidden biases start at 0.1 and the last layer at U(-3e-3, 3e-3), as in the released code of arXiv
+    2402.04080.
 
     Args:
         observation_dim: Width of an observation.
@@ -42,6 +48,8 @@ class QEnsemble(nn.Module):
         hidden_dims: Widths of the hidden layers.
         hidden_dtype: Precision of the hidden layers' products. The output layer is always float32: with values in the
             hundreds, bfloat16 outputs would be coarser than the spread between critics that the LCB is made of.
+        activation: After each hidden layer.
+        init: How every critic starts, each drawn for itself.
     """
 
     def __init__(
@@ -51,15 +59,22 @@ class QEnsemble(nn.Module):
         num_critics: int = 64,
         hidden_dims: Sequence[int] = (256, 256, 256),
         hidden_dtype: torch.dtype = torch.float32,
+        activation: CriticActivation = "mish",
+        init: Initialization | None = None,
     ) -> None:
         super().__init__()
         self.num_critics = num_critics
         self.hidden_dtype = hidden_dtype
+        self.activation: CriticActivation = activation
         widths = [observation_dim + action_dim, *hidden_dims]
         self.hidden = nn.ModuleList(EnsembleLinear(num_critics, a, b, bias_init=0.1) for a, b in pairwise(widths))
         self.output = EnsembleLinear(num_critics, widths[-1], 1, bias_init=0.0)
         nn.init.uniform_(self.output.weight, -3e-3, 3e-3)
         nn.init.uniform_(self.output.bias, -3e-3, 3e-3)
+        if init is not None:
+            for layer in self.hidden:
+                initialize_members(layer, init.hidden)
+            initialize_members(self.output, init.output)
 
     def forward(self, observation: Tensor, action: Tensor) -> Tensor:
         """Return Q-values.
@@ -71,12 +86,27 @@ class QEnsemble(nn.Module):
         Returns:
             Q-values, shape (num_critics, batch), float32.
         """
-        x = torch.cat([observation, action], dim=-1).to(self.hidden_dtype)
-        x = x.expand(self.num_critics, -1, -1)  # (num_critics, batch, in) without a copy
+        return self.of_inputs(torch.cat([observation, action], dim=-1))
+
+    def of_inputs(self, inputs: Tensor) -> Tensor:
+        """Return Q-values (num_critics, batch) of what the critics see: observation, then action.
+
+        Args:
+            inputs: The same for all critics (batch, observation_dim + action_dim), or each its own (num_critics, batch, ...).
+        """
+        activate = ACTIVATIONS[self.activation]
+        x = inputs.to(self.hidden_dtype).expand(self.num_critics, -1, -1)  # without a copy
         for layer in self.hidden:
-            x = mish(layer(x))
+            x = activate(layer(x))
         values: Tensor = self.output(x.float()).squeeze(-1)
         return values
+
+
+def initialize_members(layer: nn.Module, initialize: Initialize) -> None:
+    """Start every member of an :class:`EnsembleLinear` by itself."""
+    assert isinstance(layer, EnsembleLinear)
+    for weight, bias in zip(layer.weight.detach(), layer.bias.detach(), strict=True):
+        initialize(weight.T, bias.squeeze(0))
 
 
 def aggregate_q(q: Tensor, aggregation: QAggregation, lcb_coef: float) -> Tensor:

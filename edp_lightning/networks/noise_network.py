@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from edp_lightning.networks.initialization import Initialization
 from edp_lightning.networks.mish import mish
 
 TIME_FEATURES = 16
@@ -21,15 +22,17 @@ class TimeEmbedding(nn.Module):
 
     Args:
         features: Number of sinusoidal features and of outputs, even.
+        inclusive: Whether the slowest frequency is 1 / 10000; otherwise it is the last but one of a series that ends there.
     """
 
     frequencies: Tensor
 
-    def __init__(self, features: int = TIME_FEATURES) -> None:
+    def __init__(self, features: int = TIME_FEATURES, inclusive: bool = True) -> None:
         super().__init__()
         half = features // 2
-        frequencies = torch.exp(-math.log(10000) / (half - 1) * torch.arange(half))
-        self.register_buffer("frequencies", frequencies, persistent=False)
+        spread = half - 1 if inclusive else half
+        frequencies = torch.exp(-math.log(10000) / spread * torch.arange(half, device="cpu"))  # the same on every device
+        self.register_buffer("frequencies", frequencies.to(torch.get_default_device()), persistent=False)
         self.hidden = nn.Linear(features, 2 * features)
         self.output = nn.Linear(2 * features, features)
 
@@ -49,6 +52,8 @@ class NoiseNetwork(nn.Module):
         action_dim: Width of an action.
         hidden_dims: Widths of the hidden layers.
         hidden_dtype: Precision of the hidden layers' products; the output layer is always float32.
+        inclusive_frequencies: See :class:`TimeEmbedding`.
+        init: How all layers start; as PyTorch's when not given.
     """
 
     def __init__(
@@ -57,13 +62,20 @@ class NoiseNetwork(nn.Module):
         action_dim: int,
         hidden_dims: Sequence[int] = (256, 256, 256),
         hidden_dtype: torch.dtype = torch.float32,
+        inclusive_frequencies: bool = True,
+        init: Initialization | None = None,
     ) -> None:
         super().__init__()
         self.hidden_dtype = hidden_dtype
-        self.time_embedding = TimeEmbedding()
+        self.time_embedding = TimeEmbedding(inclusive=inclusive_frequencies)
         widths = [action_dim + TIME_FEATURES + observation_dim, *hidden_dims]
         self.hidden = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(widths))
         self.output = nn.Linear(widths[-1], action_dim)
+        if init is not None:
+            for layer in [*self.hidden, self.time_embedding.hidden]:
+                init.hidden(layer.weight.detach(), layer.bias.detach())
+            for layer in [self.output, self.time_embedding.output]:
+                init.output(layer.weight.detach(), layer.bias.detach())
 
     def forward(self, noisy: Tensor, t: Tensor, observation: Tensor) -> Tensor:
         """Return the predicted noise.

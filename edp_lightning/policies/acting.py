@@ -5,7 +5,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from edp_lightning.acceleration.critic_passes import Layers, values_in_chunks, values_pass
 from edp_lightning.acceleration.fused_networks import FusedCriticPasses, fused_noise_network
@@ -40,7 +40,7 @@ def _values(layers: Layers, inputs: Tensor, dtype: torch.dtype) -> Tensor:
     return values_pass(layers, inputs, dtype)
 
 
-def _call_network(network: NoiseNetwork, noisy: Tensor, t: Tensor, observation: Tensor) -> Tensor:
+def _call_network(network: nn.Module, noisy: Tensor, t: Tensor, observation: Tensor) -> Tensor:
     predicted: Tensor = network(noisy, t, observation)
     return predicted
 
@@ -101,6 +101,7 @@ class ActionChooser:
         predict_noise: PredictNoise = partial(self._call_network, actor.network)
         q_values: Callable[[QEnsemble, Tensor], Tensor] = partial(values_in_chunks, self._values)
         if fused is not None:
+            assert isinstance(actor.network, NoiseNetwork)
             predict_noise, q_values = fused_noise_network(actor.network, fused), FusedCriticPasses(fused).values
         blocks = []
         parts = torch.split(observation, size), torch.split(normal, size, dim=1), torch.split(uniform, size)

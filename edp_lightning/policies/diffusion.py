@@ -1,14 +1,14 @@
-"""The diffusion policy: a noise network together with the SDE that turns its predictions into actions."""
+"""The diffusion policy: a noise network together with the process that turns its predictions into actions."""
 
 import math
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from edp_lightning.diffusion import MeanRevertingSDE, bridge_entropy, gaussian_entropy, path_entropy, reference_entropy
-from edp_lightning.networks.noise_network import NoiseNetwork, PredictNoise
+from edp_lightning.diffusion import DiffusionProcess, bridge_entropy, gaussian_entropy, path_entropy, reference_entropy
+from edp_lightning.networks.noise_network import PredictNoise
 from edp_lightning.policies.prediction_error import PredictionError
 
 BehaviorLoss = Literal["noise_matching", "likelihood"]
@@ -32,30 +32,39 @@ def entropy_draws(estimator: EntropyEstimator, num_diffusion_steps: int) -> int:
 
 
 class DiffusionPolicy(nn.Module):
-    """pi(a | s) as the reverse of a mean-reverting SDE. Actions live in [-1, 1].
+    """pi(a | s) as the reverse of a diffusion. Actions live in [-1, 1].
 
     Args:
-        network: Predicts the noise of noisy actions.
-        sde: The diffusion.
+        network: Predicts the noise of noisy actions, called as ``NoiseNetwork`` is.
+        sde: The diffusion: the mean-reverting SDE or another process.
         clip_start: Whether one-step predictions a0hat are clipped to [-1, 1] inside the sampling chain.
         prediction_error: What one-step predictions leave open. Without it the chain's steps have the variance of
             q(a^{t-1} | a^t, a0hat), as if a0hat were the action, and the last step none. With it they have the mean of
             Var(a0 | a^t, s) in addition, also the last one: the best Gaussian steps for the trained network (arXiv 2201.06503,
             theorem 1, here per dimension).
+        clip_steps: Whether every step of the sampling chain ends in [-1, 1] (IDQL).
     """
 
     def __init__(
         self,
-        network: NoiseNetwork,
-        sde: MeanRevertingSDE,
+        network: nn.Module,
+        sde: DiffusionProcess,
         clip_start: bool = True,
         prediction_error: PredictionError | None = None,
+        clip_steps: bool = False,
     ) -> None:
         super().__init__()
         self.network = network
         self.sde = sde
         self.clip_start = clip_start
         self.prediction_error = prediction_error
+        self.clip_steps = clip_steps
+
+    @property
+    def action_dim(self) -> int:
+        """Width of an action."""
+        output: Any = self.network.output
+        return int(output.out_features)
 
     @property
     def num_draws(self) -> int:
@@ -69,7 +78,7 @@ class DiffusionPolicy(nn.Module):
         of the noise alone (0.86 nats per dimension at T = 5). Its target is the entropy of a^1 for Gaussian actions of -1 nat
         per dimension, that is of standard deviation 0.09.
         """
-        action_dim = self.network.output.out_features
+        action_dim = self.action_dim
         if estimator != "path":
             return -float(action_dim)
         action_std = math.exp(-1) / math.sqrt(2 * math.pi * math.e)
@@ -97,16 +106,18 @@ class DiffusionPolicy(nn.Module):
             if time == 1 and open_variance is None:
                 current = clean
                 break
-            step = self.sde.posterior(current, t, clean)
+            step = self.sde.reverse_step(current, t, clean)
             variance = step.variance
             if open_variance is not None:
                 variance = variance + self.sde.posterior_clean_coef[time].square() * open_variance[time]
             current = step.mean + variance.sqrt() * noise[self.sde.num_steps - time + 1]
+            if self.clip_steps:
+                current = current.clamp(-1.0, 1.0)
         return current.clamp(-1.0, 1.0)
 
     def draw(self, observation: Tensor, generator: torch.Generator) -> Tensor:
         """Return one action per observation (batch, observation_dim), with noise of a CPU generator: (batch, action_dim)."""
-        noise = torch.randn(self.num_draws, len(observation), self.network.output.out_features, generator=generator)
+        noise = torch.randn(self.num_draws, len(observation), self.action_dim, generator=generator)
         return self.sample(observation, noise.to(observation.device))
 
     def predict_clean(self, noisy: Tensor, t: Tensor, predicted_noise: Tensor) -> Tensor:

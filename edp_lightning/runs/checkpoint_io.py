@@ -1,13 +1,17 @@
 """Checkpoints that are either whole or absent."""
 
+import copy
 import os
 import pickle
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
+from torch import Tensor
+from torch.utils._pytree import tree_leaves
 
 from edp_lightning.errors import UserError
 
@@ -15,6 +19,9 @@ FORMAT_VERSION = 1
 """Layout of this package's part of a checkpoint; raised whenever an older file needs converting."""
 
 FORMAT_KEY = "edp_lightning_format"
+
+IN_BACKGROUND = {"background": True}
+"""``storage_options`` of a checkpoint that is written while training goes on."""
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
@@ -62,37 +69,79 @@ def _sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
+def snapshot(checkpoint: dict[str, Any]) -> dict[str, Any]:
+    """Return a copy of a checkpoint on the CPU that nothing changes any more; what was shared in it still is."""
+    tensors = [leaf for leaf in tree_leaves(checkpoint) if isinstance(leaf, Tensor)]
+    copies: dict[int, Any] = {id(tensor): tensor.detach().to("cpu", copy=True) for tensor in tensors}
+    return copy.deepcopy(checkpoint, copies)
+
+
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes beside the target, flushes to disk and renames; a killed or failed save leaves the previous file as it was."""
+    """Writes beside the target, flushes to disk and renames; a killed or failed save leaves the previous file as it was.
+
+    One file at a time: whatever is saved, also with ``IN_BACKGROUND``, waits until the file before is written.
+    """
+
+    def __init__(self) -> None:
+        self._thread: ThreadPoolExecutor | None = None
+        self._writing: Future[None] | None = None
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
-        """Save atomically.
+        """Save atomically; with ``storage_options=IN_BACKGROUND`` the state of now, in a thread.
 
         Raises:
-            UserError: If the disk is full or not writable; the earlier checkpoint is intact.
+            UserError: If the disk is full or not writable, now or for the file before; the earlier checkpoint is intact.
         """
-        target = Path(path)
-        temporary = target.with_name(f".{target.name}.writing")
+        self.finish()
         checkpoint[FORMAT_KEY] = FORMAT_VERSION
+        if storage_options != IN_BACKGROUND:
+            _write(checkpoint, Path(path))
+            return
+        self._thread = self._thread or ThreadPoolExecutor(1, "checkpoint")
+        self._writing = self._thread.submit(_write, snapshot(checkpoint), Path(path))
+
+    def finish(self) -> None:
+        """Wait for the file that is being written in the background.
+
+        Raises:
+            UserError: If it could not be written.
+        """
+        writing, self._writing = self._writing, None
+        if writing is not None:
+            writing.result()
+
+    def teardown(self) -> None:
+        """Wait for the file that is being written, and let go of the thread."""
         try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with temporary.open("wb") as file:
-                torch.save(checkpoint, file)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(target)
-            _sync_folder(target.parent)
-        except BaseException as error:
-            with suppress(OSError):
-                temporary.unlink(missing_ok=True)
-            if not isinstance(error, (OSError, RuntimeError)):
-                raise
-            reason = error.__context__ if isinstance(error.__context__, OSError) else error  # torch hides it behind its own
-            raise UserError(
-                f"checkpoint {target} could not be written ({reason}): free space or choose another folder; "
-                "the checkpoint saved before it is intact"
-            ) from error
+            self.finish()
+        finally:
+            if self._thread is not None:
+                self._thread.shutdown()
+                self._thread = None
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = True) -> dict[str, Any]:
         """Load a checkpoint of this package; see :func:`read_checkpoint`."""
+        self.finish()
         return read_checkpoint(path)
+
+
+def _write(checkpoint: dict[str, Any], target: Path) -> None:
+    temporary = target.with_name(f".{target.name}.writing")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("wb") as file:
+            torch.save(checkpoint, file)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(target)
+        _sync_folder(target.parent)
+    except BaseException as error:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        if not isinstance(error, (OSError, RuntimeError)):
+            raise
+        reason = error.__context__ if isinstance(error.__context__, OSError) else error  # torch hides it behind its own
+        raise UserError(
+            f"checkpoint {target} could not be written ({reason}): free space or choose another folder; "
+            "the checkpoint saved before it is intact"
+        ) from error

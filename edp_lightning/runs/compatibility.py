@@ -48,7 +48,6 @@ def check_trainer(trainer: L.Trainer) -> None:
             device and DDP, for gradient clipping or accumulation by the trainer, for callbacks that train themselves, and
             for a launcher that started another number of processes.
     """
-    check_launch(trainer.num_devices, trainer.num_nodes)
     if trainer.precision != "32-true":
         raise UserError(
             f"trainer.precision {trainer.precision} is not supported: it would reach heads and optimizers. Use "
@@ -64,6 +63,7 @@ def check_trainer(trainer: L.Trainer) -> None:
         for kind, instead in UNSUPPORTED_CALLBACKS.items():
             if isinstance(callback, kind):
                 raise UserError(f"the callback {type(callback).__name__} does not work with two optimizers: {instead}")
+    check_launch(trainer.num_devices, trainer.num_nodes)
 
 
 def _unsupported(strategy: str) -> UserError:

@@ -44,3 +44,23 @@ def test_the_measurement_is_taken_once_and_leaves_the_random_state_alone():
     assert 0 < first < 1000
     assert bfloat16_speedup(CPU) == first
     assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize(
+    ("capability", "expected"), [((7, 5), torch.float32), ((8, 0), torch.bfloat16), ((12, 0), torch.bfloat16)]
+)
+def test_a_gpu_is_judged_by_its_capability_and_not_timed(monkeypatch, capability, expected):
+    """A measurement may come out differently on another rank, or when the run is resumed."""
+    measured(monkeypatch, None)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    gpu = torch.device("cuda", 0)
+    assert hidden_dtype("auto", gpu) == expected
+    if expected == torch.float32:
+        with pytest.warns(UserWarning, match=r"slow here: this GPU has compute capability 7.5, fast products need 8.0"):
+            hidden_dtype("bfloat16", gpu)
+    else:
+        assert hidden_dtype("bfloat16", gpu) == torch.bfloat16
+
+
+def test_devices_that_nobody_measured_stay_in_float32():
+    assert hidden_dtype("auto", torch.device("mps")) == torch.float32

@@ -2,8 +2,8 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 
+from benchmarks.operators import Operators
 from edp_lightning.acceleration import critic_passes
 from edp_lightning.acceleration.native.perceptrons import instruction_sets
 from edp_lightning.algorithms.entropy_diffusion import EntropyDiffusionPolicy
@@ -136,32 +136,37 @@ def test_both_actors_sample_with_the_error_of_the_trained_one():
     assert build().objectives.actor_terms(data, draws).squared_errors is None
 
 
-class NoHostSync(TorchDispatchMode):
-    """Fails where Python reads a number from the device."""
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        assert function is not torch.ops.aten._local_scalar_dense.default, "a gradient step waits for the device"
-        return function(*args, **(kwargs or {}))
-
-
+@pytest.mark.parametrize("log_every_n_steps", [1, 100], ids=["a step that logs", "a usual step"])
 @pytest.mark.parametrize("reverse_variance", ["posterior", "matched"])
-def test_a_gradient_step_reads_no_number_from_the_device(reverse_variance):
+def test_a_gradient_step_reads_no_number_from_the_device(reverse_variance, log_every_n_steps):
+    """What is logged is read as one list, which costs one wait and is no such operator."""
     module = build(entropy="reference", max_q_backup=True, reverse_variance=reverse_variance)
     optimizers = module.configure_optimizers()
     guard, target_update = NumericsGuard(), TargetNetworkUpdate()
+    logged = []
     trainer = SimpleNamespace(
-        optimizers=optimizers, global_step=1, world_size=1, log_every_n_steps=100, max_steps=-1, strategy=None, global_rank=0
+        optimizers=optimizers,
+        global_step=1,
+        world_size=1,
+        log_every_n_steps=log_every_n_steps,
+        max_steps=-1,
+        strategy=None,
+        global_rank=0,
+        loggers=[SimpleNamespace(log_metrics=lambda numbers, step: logged.append(numbers))],
     )
     module._trainer = trainer
     module.optimizers = lambda use_pl_optimizer=True: optimizers
     module.set_scales(-1.0, 1.0)
+    module.log_dict = lambda *args, **kwargs: None
     module.on_fit_start()
     target_update.on_train_start(trainer, module)
     data = batch()
-    with NoHostSync():
+    with Operators() as operators:
         outputs = module.training_step(data, 0)
         for callback in (guard, target_update):
             callback.on_train_batch_end(trainer, module, outputs, data, 0)
+    assert operators.synchronisations == 0
+    assert [len(numbers) for numbers in logged] == [11] * (log_every_n_steps == 1)
 
 
 @pytest.mark.parametrize("reverse_variance", ["posterior", "matched"])

@@ -7,8 +7,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from edp_lightning.algorithms.entropy_diffusion import EntropyDiffusionPolicy
 from edp_lightning.callbacks import EnvironmentEvaluation
 from edp_lightning.errors import UserError
+from edp_lightning.evaluation import background
 from edp_lightning.evaluation.background import BackgroundRollout
 from edp_lightning.runs.checkpoint_io import read_checkpoint
 from tests.conftest import scalars
@@ -75,7 +77,7 @@ def test_an_interrupted_evaluation_is_made_up_for(foreground, command, monkeypat
     assert_same(judged(folder), judged(foreground))
 
 
-@pytest.mark.parametrize("which", [1, 3], ids=["the next is due", "the run is over"])
+@pytest.mark.parametrize("which", [1, pytest.param(3, marks=pytest.mark.slow)], ids=["the next is due", "the run is over"])
 def test_a_signal_while_training_waits_for_it_leaves_it_to_the_resumed_run(which, foreground, command, monkeypatch):
     waits = []
 
@@ -121,3 +123,25 @@ def test_a_process_that_dies_costs_one_evaluation(toy_set, command, monkeypatch)
 def test_several_ranks_share_out_episodes_instead():
     with pytest.raises(UserError, match="one device"):
         EnvironmentEvaluation(background=True).setup(SimpleNamespace(world_size=2), None, "fit")
+
+
+def test_a_gpu_that_cannot_be_shared_leaves_it_to_the_cpu_in_its_own_precision(toy_set, command, monkeypatch, tmp_path):
+    """The checkpoint says bfloat16, which was fast where it trained."""
+    command("fit", "--trainer.max_steps=2", "--model.hidden_precision=bfloat16")
+    (checkpoint,) = (tmp_path / "runs").glob("*/*/checkpoints/last.ckpt")
+    monkeypatch.setattr("edp_lightning.acceleration.precision.bfloat16_speedup", lambda device: 0.02)
+    monkeypatch.setattr(background, "usable", lambda device: device.type == "cpu")
+    played = []
+    monkeypatch.setattr(background, "rollout", lambda envs, act, seeds, record: played.append(act.__self__) or [])
+    environment = SimpleNamespace(make=lambda: None)
+    pipe = SimpleNamespace(send=lambda answer: played.append(answer))
+    threads = torch.get_num_threads()
+    monkeypatch.setattr(background, "LocalEnvironments", lambda envs: SimpleNamespace(close=lambda: None))
+    for device in ("cuda:0", "cpu"):
+        arguments = EntropyDiffusionPolicy, str(checkpoint), environment, [0], 1, False, torch.device(device), "highest"
+        background._play(pipe, *arguments)
+    torch.set_num_threads(threads)
+    assert [answer for answer in played if not isinstance(answer, EntropyDiffusionPolicy)] == [[], []]
+    on_cpu, same_device = (policy for policy in played if isinstance(policy, EntropyDiffusionPolicy))
+    assert (on_cpu.device.type, on_cpu.hidden_dtype) == ("cpu", torch.float32)
+    assert same_device.hidden_dtype == torch.bfloat16  # a run on a CPU plays with what it trains with

@@ -1,15 +1,19 @@
 """What stops a run, what warns, and that nothing bad reaches a checkpoint."""
 
 import fcntl
+from types import SimpleNamespace
 
 import gymnasium as gym
 import pytest
 import torch
 
-from edp_lightning.callbacks import TargetNetworkUpdate
+from edp_lightning.callbacks import NumericsGuard, TargetNetworkUpdate
+from edp_lightning.data.transitions import Batch
 from edp_lightning.environments.recipe import EvaluationEnvironment
+from edp_lightning.errors import UserError
 from edp_lightning.runs.checkpoint_io import read_checkpoint
 from tests.conftest import scalars
+from tests.dispatch import fake_gpu
 
 
 def poison(monkeypatch: pytest.MonkeyPatch, step: int, network: str) -> None:
@@ -70,7 +74,7 @@ def test_an_environment_that_crashes_does_not_stop_training(toy_set, command, mo
     def make_crashing_at_first(self):
         made.append(1)
         env = make(self)
-        return Crashing(env) if len(made) <= 2 else env
+        return Crashing(env) if 2 <= len(made) <= 3 else env  # the first is tried at setup
 
     monkeypatch.setattr(EvaluationEnvironment, "make", make_crashing_at_first)
     with pytest.warns(UserWarning, match="the simulator is gone"):
@@ -82,7 +86,13 @@ def test_an_environment_that_crashes_does_not_stop_training(toy_set, command, mo
 
 def test_a_crash_in_test_is_an_error(toy_set, command, monkeypatch):
     command("fit", "--trainer.max_steps=5")
-    monkeypatch.setattr(EvaluationEnvironment, "make", lambda self: 1 / 0)
+    make, made = EvaluationEnvironment.make, []
+
+    def make_once(self):
+        made.append(1)
+        return make(self) if len(made) == 1 else 1 / 0  # the first is tried at setup
+
+    monkeypatch.setattr(EvaluationEnvironment, "make", make_once)
     with pytest.raises(ZeroDivisionError):
         command("test", "--ckpt_path=last")
 
@@ -97,3 +107,18 @@ def test_two_runs_do_not_share_a_folder(toy_set, command, capsys):
     assert "another process is training" in capsys.readouterr().err
     assert {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()} == before
     command("fit", "--trainer.max_steps=10", "--ckpt_path=last")  # the lock is gone with its holder
+
+
+def test_rows_of_a_gpu_are_saved_for_any_machine(monkeypatch, tmp_path):
+    with fake_gpu():
+        batch = Batch(*(torch.zeros(2, 1, device="cuda:0") for _ in Batch._fields))
+    saved = {}
+    monkeypatch.setattr(torch, "save", lambda rows, path: saved.update(rows))
+    guard = NumericsGuard()
+    guard._window, guard._names, guard._steps = torch.tensor([[float("nan")]]), ["critic/loss"], [3]
+    trainer = SimpleNamespace(
+        default_root_dir=tmp_path, global_rank=0, datamodule=SimpleNamespace(batch_of_step=lambda step: batch)
+    )
+    with pytest.raises(UserError, match="critic/loss was not finite at gradient step 3"):
+        guard.on_validation_start(trainer, None)
+    assert {name: rows.device.type for name, rows in saved.items()} == dict.fromkeys(Batch._fields, "cpu")

@@ -1,6 +1,7 @@
 import json
 from pathlib import Path
 
+import gymnasium as gym
 import h5py
 import numpy as np
 import pytest
@@ -8,10 +9,12 @@ from gymnasium.envs.registration import EnvSpec
 from gymnasium.utils.env_checker import check_env
 
 from edp_lightning.collect import collect, writer
+from edp_lightning.collect.maze_tasks import MAZE_TASKS
 from edp_lightning.collect.recorder import MazeRecorder
 from edp_lightning.collect.tasks import TASKS
 from edp_lightning.collect.toy import TwoStepEnv, reward_mean
 from edp_lightning.data.sources.minari import is_local, open_set
+from edp_lightning.data.sources.opening import obtain
 from edp_lightning.environments.quiet import quiet_gymnasium
 from edp_lightning.errors import UserError
 
@@ -90,13 +93,49 @@ def test_recorder_leaves_no_model_file_behind(tmp_path, monkeypatch):
     assert not list(tmp_path.glob("*.xml"))
 
 
-@pytest.mark.parametrize("name", [n for n in TASKS if n != "toy"])
+@pytest.mark.parametrize("name", list(MAZE_TASKS))
 def test_evaluation_has_one_start_and_one_goal(name):
-    task = TASKS[name]
-    cells = [cell for row in task.evaluation_spec().kwargs["maze_map"] for cell in row]
-    assert cells.count("r") == cells.count("g") == 1
+    task = MAZE_TASKS[name]
+    evaluation = [cell for row in task.evaluation_spec().kwargs["maze_map"] for cell in row]
+    original = [cell for row in gym.spec(task.env_id).kwargs["maze_map"] for cell in row]
     collection = [cell for row in task.collection_spec().kwargs["maze_map"] for cell in row]
-    assert ("g" in collection) == task.single
+    assert evaluation.count("r") == evaluation.count("g") == 1
+    # no mark stands in a wall
+    assert [cell == 1 for cell in evaluation] == [cell == 1 for cell in collection] == [cell == 1 for cell in original]
+    if task.single:
+        assert collection == evaluation
+    elif not task.goals:
+        assert set(collection) == {0, 1}
+
+
+def test_play_sets_go_from_hand_picked_starts_to_hand_picked_goals():
+    task = MAZE_TASKS["antmaze-medium-play"]
+    assert task.start in task.starts
+    assert task.goal in task.goals
+    recorder = MazeRecorder(task)
+    episodes = [recorder.record(0, index, 0.2) for index in range(2)]
+    recorder.close()
+    cells = [(round(3.5 - y / 4), round(x / 4 + 3.5)) for e in episodes for x, y in e.observations["desired_goal"]]
+    starts = [(round(3.5 - y / 4), round(x / 4 + 3.5)) for e in episodes for x, y in e.observations["achieved_goal"][:1]]
+    assert set(cells) <= set(task.goals)
+    assert set(starts) <= set(task.starts)
+    assert sum(e.rewards.sum() for e in episodes) >= 2
+    assert len(set(cells)) > 2  # goals that were reached were replaced
+
+
+def test_the_ant_does_not_fall_under_the_noise_of_its_data():
+    recorder = MazeRecorder(MAZE_TASKS["antmaze-medium-diverse"])
+    turned = [recorder.record(0, index, 0.2).observations["observation"][:, 1:5] for index in range(2)]
+    recorder.close()
+    upright = np.concatenate([1 - 2 * (q[:, 1] ** 2 + q[:, 2] ** 2) for q in turned])
+    assert upright.min() > 0
+
+
+@pytest.mark.parametrize("name", ["umaze", "umaze-diverse", "medium-diverse", "large-diverse"])
+def test_sets_of_the_controller_that_fell_are_refused_and_name_their_successor(name, minari_root):
+    for ask in (open_set, lambda retired: obtain(retired, False), lambda retired: collect("toy", output=retired)):
+        with pytest.raises(UserError, match=f"on its back; use edp/antmaze/{name}-v1 .*collect antmaze-{name}"):
+            ask(f"edp/antmaze/{name}-v0")
 
 
 def test_set_names_its_evaluation_environment(minari_root):

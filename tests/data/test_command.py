@@ -6,7 +6,10 @@ import numpy as np
 import pytest
 
 from edp_lightning.cli import main
+from edp_lightning.collect import collect
+from edp_lightning.collect.maze_tasks import MAZE_TASKS
 from edp_lightning.data.datamodule import OfflineDataModule
+from edp_lightning.environments.quiet import quiet_gymnasium
 from tests.conftest import make_buffer, make_set
 from tests.data.sources.test_arrays import log
 from tests.data.sources.test_d4rl import FILES, write
@@ -106,3 +109,45 @@ def test_time_limits_stored_as_terminations_become_truncations(capsys):
     make_set("tests/limit-v0", buffers, *boxes, env=gym.spec("Hopper-v5"))
     assert rows("tests/limit-v0").terminated.nonzero().squeeze(1).tolist() == [1002]  # the second robot fell
     assert "1 time limits were stored as terminations" in shown(capsys, "tests/limit-v0")
+
+
+def walk(upside_down, cells, reward=0.0):
+    """An ant that lies on its back where told, in these cells of UMaze; the goal is reached in the last step."""
+    steps = len(cells) - 1
+    centre = np.array([[(column - 2) * 4.0, (2 - row) * 4.0] for row, column in cells])
+    body = np.zeros((steps + 1, 27))
+    body[:, 1] = 1.0
+    body[upside_down, 1:3] = 0.0, 1.0
+    observations = {"achieved_goal": centre, "desired_goal": np.zeros((steps + 1, 2)), "observation": body}
+    return observations, np.tile([[1.0, 0.0]], (steps, 4)), [0.0] * (steps - 1) + [reward]
+
+
+def test_show_tells_how_good_a_maze_set_is(capsys):
+    cells = [(3, 1)] * 4 + [(3, 2)] * 5 + [(3, 3)]
+    buffers = [make_buffer(0, *walk([], cells, 1.0)), make_buffer(1, *walk([2, 3, 6, 7, 8, 9], cells))]
+    task = MAZE_TASKS["antmaze-umaze-diverse"]
+    plane, body = gym.spaces.Box(-np.inf, np.inf, (2,)), gym.spaces.Box(-np.inf, np.inf, (27,))
+    space = gym.spaces.Dict({"achieved_goal": plane, "desired_goal": plane, "observation": body})
+    with quiet_gymnasium():
+        env = gym.make(task.collection_spec(), disable_env_checker=True)
+        make_set("tests/ant-v0", buffers, space, gym.spaces.Box(-1.0, 1.0, (8,)), env=env, eval_env=task.evaluation_spec())
+        env.close()
+    out = shown(capsys, "tests/ant-v0").replace("\n", " ")
+    text = " ".join(out.replace("│", " ").split())
+    assert "2 in 1 of 2 episodes, 153.846 per 1000 upright steps" in text  # 18 steps begin, 5 of them on the back
+    assert "27.78% of steps" in text
+    assert "50.0% of episodes reach the goal" in text
+    assert "3 of 7 cells" in text
+    assert "## 40.0 50.0 10.0 ##" in text
+    assert "50.0% (100%, 0%, 100%, 0%" in text
+
+
+def test_show_counts_a_hoppers_terminations_as_falls_and_gives_scores(capsys):
+    collect("hopper-medium", steps=800)
+    out = " ".join(shown(capsys, "edp/hopper/medium-v0").replace("│", " ").split())
+    data = OfflineDataModule("edp/hopper/medium-v0")
+    data.setup("validate")
+    falls = data.facts.terminated_steps
+    assert falls > 0
+    assert f"{falls} of {data.facts.episodes} episodes, {falls / 0.8:.2f} per 1000" in out
+    assert "normalised score of an episode" in out

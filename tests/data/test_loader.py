@@ -2,6 +2,7 @@ import itertools
 
 import torch
 
+from benchmarks.operators import Operators
 from edp_lightning.data.loader import TransitionLoader
 from edp_lightning.data.tables.table import TransitionTable
 from edp_lightning.data.transitions import Batch
@@ -56,3 +57,13 @@ def test_seeds_differ_and_draws_are_uniform():
     counts = torch.bincount(a.long(), minlength=50)
     assert counts.min() > 140  # 200 expected each, standard deviation 14
     assert counts.max() < 260
+
+
+def test_rows_of_a_table_that_stays_behind_travel_in_one_piece():
+    """As those of a table that is too large for the GPU."""
+    loader = TransitionLoader(table(), 16, 10, seed=0, device=torch.device("meta"))
+    with Operators() as operators:
+        (batch,) = take(loader, 1)
+    assert [name for name, device, _ in operators.results if device == "meta" and "copy" in name] == ["_to_copy"]
+    assert {column.device.type for column in batch} == {"meta"}
+    assert batch.observation.shape == (16, 3)

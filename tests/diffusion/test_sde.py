@@ -2,8 +2,9 @@ import pytest
 import torch
 from torch.distributions import Independent, Normal
 
+from benchmarks.operators import Operators
 from edp_lightning.diffusion import MeanRevertingSDE
-from edp_lightning.diffusion.sde import Gaussian
+from edp_lightning.diffusion.process import Gaussian
 
 
 @pytest.fixture
@@ -79,3 +80,13 @@ def test_bridge_composes_the_remaining_steps(sde):
     for value, expected in zip(grid, log_density, strict=True):
         estimate = ((current - value).abs() < 0.05).float().mean() / 0.1
         assert estimate.item() == pytest.approx(expected.exp().item(), rel=0.05)
+
+
+def test_tables_are_computed_on_the_cpu_whatever_the_default_device(sde):
+    """Floating-point cumsum is not deterministic on CUDA, float64 does not exist on MPS; bits must not depend on either."""
+    with torch.device("meta"), Operators() as operators:
+        elsewhere = MeanRevertingSDE(5)
+    assert {buffer.device.type for buffer in elsewhere.buffers()} == {"meta"}
+    assert elsewhere.dt == sde.dt
+    assert {dtype for _, dtype in operators.on("meta")} == {torch.float32}
+    assert {name for name, _ in operators.on("meta")} <= {"_to_copy", "empty"}

@@ -7,7 +7,8 @@ import torch
 
 from edp_lightning.data.datamodule import OfflineDataModule
 from edp_lightning.environments.families import ObservationView
-from edp_lightning.environments.recipe import EvaluationEnvironment, environment_spec
+from edp_lightning.environments.recipe import EvaluationEnvironment
+from edp_lightning.environments.specs import environment_spec
 from edp_lightning.errors import UserError
 from edp_lightning.figures.film import draw_ways, film, trace
 

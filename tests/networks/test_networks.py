@@ -2,9 +2,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from benchmarks.operators import Operators
 from edp_lightning.networks.ensemble import QEnsemble
 from edp_lightning.networks.mish import mish, mish_with_derivative
-from edp_lightning.networks.noise_network import NoiseNetwork
+from edp_lightning.networks.noise_network import NoiseNetwork, TimeEmbedding
+from tests.dispatch import fake_gpu
 
 
 @pytest.fixture
@@ -72,3 +74,18 @@ def test_one_exponential_mish_is_mish():
     torch.testing.assert_close(a.double(), b, atol=5e-7, rtol=0)
     torch.testing.assert_close(mish_with_derivative(x.detach()), (ours.detach(), a))
     assert mish(x.bfloat16()).dtype == torch.bfloat16
+
+
+def test_the_frequencies_of_times_are_computed_on_the_cpu():
+    with torch.device("meta"), Operators() as operators:
+        embedding = TimeEmbedding()
+    assert embedding.frequencies.device.type == "meta"
+    assert "exp" not in {name for name, _ in operators.on("meta")}
+
+
+def test_on_a_gpu_mish_is_one_kernel():
+    with fake_gpu() as operators:
+        x = torch.zeros(8, 4, device="cuda:0", dtype=torch.bfloat16)
+        operators.counts.clear()
+        assert mish(x).dtype == torch.bfloat16
+    assert operators.counts == {"mish": 1}

@@ -68,7 +68,7 @@ def test_compiled_once_it_chooses_the_same_for_any_number_of_rows(networks):
     calls = []
 
     def prepare(function):
-        compiled = compile_or_eager(function, torch.device("cpu"), dynamic=True)
+        compiled = compile_or_eager(function, dynamic=True)
         return lambda *arguments: calls.append(function) or compiled(*arguments)
 
     actor, critic = networks

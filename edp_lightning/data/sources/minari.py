@@ -13,7 +13,7 @@ from gymnasium.spaces import Box, Space
 from numpy.typing import NDArray
 
 from edp_lightning.collect.dataset_folder import dataset_folder
-from edp_lightning.collect.tasks import DATASET_IDS
+from edp_lightning.collect.tasks import DATASET_IDS, refuse_retired
 from edp_lightning.data.sources.minari_files import FORMATS, data_files, raw_episodes
 from edp_lightning.data.sources.stored import (
     as_type,
@@ -139,8 +139,9 @@ def open_set(dataset_id: str) -> MinariSet:
     """Return a local set.
 
     Raises:
-        UserError: If it is missing, in another format, or its actions are no box.
+        UserError: If it is missing, retired, in another format, or its actions are no box.
     """
+    refuse_retired(dataset_id)
     if not is_local(dataset_id):
         raise UserError(missing_message(dataset_id))
     path = dataset_folder(dataset_id) / "data"

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from edp_lightning.collect.tasks import refuse_retired
 from edp_lightning.data.sources.arrays import open_npz
 from edp_lightning.data.sources.d4rl_catalogue import open_d4rl
 from edp_lightning.data.sources.download import download
@@ -52,6 +53,7 @@ def obtain(name: str, allow_download: bool) -> None:
     _refuse_file_names(name)
     if dataset_id is None or is_local(dataset_id):
         return
+    refuse_retired(dataset_id)
     if not allow_download:
         raise UserError(missing_message(dataset_id))
     download(dataset_id)

@@ -211,10 +211,7 @@ def build_table(episodes: Iterable[Episode], recipe: TableRecipe, sink: RowSink)
         stored_total += float(stored.reward.sum(dtype=np.float64))
         stored_count += len(stored)
         stored_low, stored_high = min(stored_low, float(stored.reward.min())), max(stored_high, float(stored.reward.max()))
-        episode = stored
-        if recipe.goal is not None and stored.position is not None:
-            episode = relabel(stored, recipe.goal, recipe.goal_radius)
-        episode = apply_terminals(episode, recipe.terminals)
+        episode = labelled(stored, recipe)
         steps, observation_dim = len(episode), episode.observation.shape[1]
         rewards.append(episode.reward)
         ends.append(episode.terminated)
@@ -280,6 +277,13 @@ def _shares(changes: NDArray[np.int64] | int, width: int) -> tuple[float, ...]:
         return (0.0,) * width
     shares: list[float] = (changes[1] / np.maximum(changes[0], 1)).tolist()
     return tuple(shares)
+
+
+def labelled(stored: Episode, recipe: TableRecipe) -> Episode:
+    """Return a stored episode with the recipe's rewards, before their transformation, and terminations."""
+    if recipe.goal is not None and stored.position is not None:
+        stored = relabel(stored, recipe.goal, recipe.goal_radius)
+    return apply_terminals(stored, recipe.terminals)
 
 
 def _window(steps: int, recipe: TableRecipe) -> tuple[NDArray[np.int64], int, float]:

@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from edp_lightning.data.transitions import Batch
+from edp_lightning.data.transitions import Batch, SuccessorBatch
 
 RESIDENT_BYTES = 2 << 30
 """Mapped pages that gathering leaves in a process's resident memory before they are handed back to the system's page cache."""
@@ -66,14 +66,34 @@ class TransitionTable:
         """Views of all rows, field by field; nothing is copied."""
         return self._fields(self.rows)
 
-    def gather(self, index: Tensor) -> Batch:
-        """Return the rows of an index (batch,) that lies on the table's device."""
-        fields = self._fields(self.rows.index_select(0, index))
+    def gather(self, index: Tensor, device: torch.device | None = None) -> Batch:
+        """Return the rows of an index (batch,) that lies on the table's device.
+
+        Rows for another device travel in one piece, and are split into fields there; on a GPU, beside the step that is running.
+        """
+        if device is None or device == self.rows.device:
+            rows = self.rows.index_select(0, index)
+        else:
+            # torch hands a pinned buffer out again only when the copy from it is done
+            rows = torch.empty(len(index), self.rows.shape[1], pin_memory=device.type == "cuda")
+            rows = torch.index_select(self.rows, 0, index, out=rows).to(device, non_blocking=True)
+        fields = self._fields(rows)
         if self._mapping is not None:
             self._touched += len(index) * PAGES_AROUND
             if self._touched > RESIDENT_BYTES:
                 self._release()
         return fields
+
+    def gather_with_successors(self, index: Tensor, device: torch.device | None = None) -> SuccessorBatch:
+        """Return the rows of an index (batch,), on ``device``, with the action of the row that goes on where each of them ends.
+
+        Episodes lie one after the other, so that row is ``steps`` further on, if its observation is this row's next one.
+        """
+        batch = self.gather(index)
+        after = self.gather((index + batch.steps.long()).clamp(max=len(self) - 1))
+        known = (after.observation == batch.next_observation).all(dim=1)
+        found = SuccessorBatch(*batch, torch.where(known.unsqueeze(1), after.action, 0.0), known.float())
+        return found if device is None else SuccessorBatch(*(field.to(device, non_blocking=True) for field in found))
 
     def to(self, device: torch.device) -> "TransitionTable":
         """Return the table on a device where it fits beside a run; otherwise itself, and batches travel to the device."""

@@ -110,7 +110,7 @@ def test_reading_leaves_the_file_untouched(random_set, minari_root):
 
 
 def test_missing_message_names_the_way_to_get_the_set(random_set):
-    assert "collect antmaze-umaze-diverse" in missing_message("edp/antmaze/umaze-diverse-v0")
+    assert "collect antmaze-umaze-diverse" in missing_message("edp/antmaze/umaze-diverse-v1")
     assert "did you mean tests/random-v0" in missing_message("tests/randm-v0")
     assert "huggingface-cli download farama-minari/D4RL" in missing_message("D4RL/antmaze/umaze-v1")
 

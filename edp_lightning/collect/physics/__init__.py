@@ -1,0 +1,1 @@
+"""Physics of many robots at once: states in, states out, by ``mujoco.rollout``."""

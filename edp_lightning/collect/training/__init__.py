@@ -1,0 +1,1 @@
+"""Trains the controllers and policies that collect: PPO on one core, physics in batches."""
