@@ -129,12 +129,5 @@ def test_dry_run_and_slurm_print_and_run_nothing(tmp_path, capsys):
 @pytest.mark.parametrize("file", sorted((ROOT / "configs" / "sweeps").glob("*.yaml")), ids=lambda path: path.stem)
 def test_sweep_files_of_the_package_can_be_read(file, monkeypatch):
     monkeypatch.chdir(ROOT)
-    content = yaml.safe_load(file.read_text())
-    named = [*content["tasks"].values(), *content["algorithms"].values()]
-    words = [word for value in named for word in (value["options"] if isinstance(value, dict) else value)]
-    files = {word for word in words if not word.startswith("--")}
-    absent = [word for word in files if "{" not in word and not Path(word).exists()]
-    if absent:
-        pytest.skip(f"configs of later work: {absent[:3]}")
     plan = read_plan(file)
     assert all(stated(trial.options, "data.dataset") for trial in plan.trials)
