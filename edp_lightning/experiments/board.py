@@ -64,7 +64,7 @@ class Board:
         else:
             for run in changed if self._before else []:
                 words = [f"[{self.summary()}]", f"{run.trial.name}:", run.verb or run.state.value]
-                self.console.print(*words, *([f"({run.reason})"] if run.reason else []), markup=False, highlight=False)
+                self.console.print(*words, *([f"({run.reason})"] if run.reason else []), markup=False, soft_wrap=True)
         self._before = {run.trial.name: (run.state, run.verb, run.failures) for run in self.runs}
 
     def summary(self) -> str:
