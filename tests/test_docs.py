@@ -103,7 +103,7 @@ def test_files_exist(page):
             alternatives = [word]
             if braces := re.search(r"\{([^}]*)\}", word):
                 alternatives = [word.replace(braces[0], choice) for choice in braces[1].split(",")]
-            for path in alternatives:
+            for path in (alternative.rstrip(",:") for alternative in alternatives):
                 named = (re.search(r"\.(py|md|yaml|ipynb|cpp|h)$", path) and "/" in path) or path.startswith("configs/")
                 if named and not PLACEHOLDER.search(path) and not any(any((ROOT / p).glob(path.rstrip("/"))) for p in PLACES):
                     missing.append(path)
