@@ -171,7 +171,7 @@ class DiffusionQL(OfflineAlgorithm):
         return CriticTerms(2 * loss, q, both, gradients)
 
     def q_loss(self, observation: Tensor, noise: DiffusionQLNoise) -> Tensor:
-        """Return -mean Q_i / mean |Q_j| at an action from the whole chain, through which gradients reach the actor.
+        """Return ``-mean Q_i`` / ``mean |Q_j|`` at an action from the whole chain, through which gradients reach the actor.
 
         i is one of the critics, drawn for each step, j the other.
         """

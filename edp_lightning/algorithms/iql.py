@@ -186,7 +186,7 @@ class IQL(OfflineAlgorithm):
 
 
 def expectile_loss(error: Tensor, expectile: float) -> Tensor:
-    """Return mean |tau - 1(error < 0)| error^2, a scalar (arXiv 2110.06169, eq. 3)."""
+    """Return ``mean |tau - 1(error < 0)| error^2``, a scalar (arXiv 2110.06169, eq. 3)."""
     weight = torch.where(error < 0, 1 - expectile, expectile)
     return (weight * error.square()).mean()
 

@@ -16,14 +16,14 @@ Healthy = Callable[[Array, Array], NDArray[np.bool_]]
 
 
 def hopper_is_healthy(positions: Array, velocities: Array) -> NDArray[np.bool_]:
-    """Return whether each hopper stands: height > 0.7, |angle| < 0.2, the rest within 100. (B, nq), (B, nv) -> (B,)."""
+    """Return whether each hopper stands: height > 0.7, ``|angle| < 0.2``, the rest within 100. (B, nq), (B, nv) -> (B,)."""
     rest = np.concatenate([positions[:, 2:], velocities], axis=1)
     healthy: NDArray[np.bool_] = (np.abs(rest) < 100.0).all(1) & (positions[:, 1] > 0.7) & (np.abs(positions[:, 2]) < 0.2)
     return healthy
 
 
 def walker_is_healthy(positions: Array, velocities: Array) -> NDArray[np.bool_]:
-    """Return whether each walker stands: height between 0.8 and 2, |angle| < 1. (B, nq), (B, nv) -> (B,)."""
+    """Return whether each walker stands: height between 0.8 and 2, ``|angle| < 1``. (B, nq), (B, nv) -> (B,)."""
     height, angle = positions[:, 1], positions[:, 2]
     healthy: NDArray[np.bool_] = (height > 0.8) & (height < 2.0) & (np.abs(angle) < 1.0)
     return healthy

@@ -32,7 +32,7 @@ class AntInMaze:
     """``size`` ants in one maze, each on its way to a point in its own or a neighbouring cell.
 
     The observation is the controller's: 13 positions and 14 velocities without x, y; the direction to the point;
-    min(distance, 4)/4. A reward per step is 0.05 x (progress in m/s, between -3 and 1.3, + 0.5 upright + 0.5 - 0.05 |a|^2
+    min(distance, 4)/4. A reward per step is 0.05 x (progress in m/s, between -3 and 1.3, + 0.5 upright + 0.5 - 0.05 ``|a|^2``
     + 2 at the point - 300 for the tenth step on the back, which ends the episode). upright is the vertical part of the torso's
     axis, in [-1, 1].
 

@@ -21,7 +21,7 @@ class RunningStatistics:
         self.count = 1e-4
 
     def update(self, rows: Array) -> None:
-        """Add rows, (B, *shape)."""
+        """Add rows, ``(B, *shape)``."""
         mean, variance, count = rows.mean(0), rows.var(0), len(rows)
         total = self.count + count
         delta = mean - self.mean
