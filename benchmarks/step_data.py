@@ -19,6 +19,7 @@ class Data(L.LightningDataModule):
 
     dataset = "random"
     observation_dim, action_dim = OBSERVATION, ACTION
+    environment = None
 
     def __init__(self, device: torch.device, turns: Callable[[], Iterator[int]]) -> None:
         super().__init__()
