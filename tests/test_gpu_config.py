@@ -25,7 +25,15 @@ def test_make_train_takes_the_overlay_of_the_machine(gpu, overlay, tmp_path):
     python.write_text(PYTHON.format(no_gpu=int(not gpu)))
     python.chmod(0o755)
     done = subprocess.run(
-        ["make", "-o", f"{tmp_path}/bin/.installed", "train", f"VENV={tmp_path}", "ARGS=--seed_everything 1"],
+        [
+            "make",
+            "--no-print-directory",
+            "-o",
+            f"{tmp_path}/bin/.installed",
+            "train",
+            f"VENV={tmp_path}",
+            "ARGS=--seed_everything 1",
+        ],
         cwd=ROOT,
         env={**os.environ, "MAKEFLAGS": ""},
         capture_output=True,
