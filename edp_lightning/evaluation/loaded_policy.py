@@ -89,10 +89,7 @@ class LoadedPolicy:
             UserError: If the observation has another width, or is no array of finite numbers, or a reward is missing.
         """
         rows = self._rows(observation)
-        if seed is None:
-            action = self._go_on(rows, reward)
-        else:
-            action = self.algorithm.act(rows, _streams(seed, range(len(rows))))
+        action = self._go_on(rows, reward) if seed is None else self.algorithm.act(rows, _streams(seed, range(len(rows))))
         action = action if observation.ndim > 1 else action[0]
         if isinstance(observation, Tensor):
             return action.to(observation.device)
@@ -104,8 +101,8 @@ class LoadedPolicy:
         if self.remembers and under_way:
             if reward is None:
                 raise UserError(
-                    f"a {type(self.algorithm).__name__} goes on from what was earned: give act(observation, reward=...) what the "
-                    "environment paid for the last action, or call reset() where an episode begins"
+                    f"a {type(self.algorithm).__name__} goes on from what was earned: give act(observation, reward=...) what "
+                    "the environment paid for the last action, or call reset() where an episode begins"
                 )
             rewards = _per_row(reward, count)
         for row in range(len(self._streams), count):

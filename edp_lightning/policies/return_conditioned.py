@@ -26,6 +26,9 @@ class Kept(NamedTuple):
     blocks: Sequence[KeptInBlock] = ()
 
 
+KEEP_ALL = Kept()
+
+
 class ReturnConditionedPolicy(nn.Module):
     """Reads R_1 s_1 a_1 R_2 s_2 a_2 ... and says at each s_t which action comes next.
 
@@ -61,7 +64,7 @@ class ReturnConditionedPolicy(nn.Module):
         self.apply(initialize)
 
     def forward(
-        self, observation: Tensor, action: Tensor, return_to_go: Tensor, timestep: Tensor, kept: Kept = Kept()
+        self, observation: Tensor, action: Tensor, return_to_go: Tensor, timestep: Tensor, kept: Kept = KEEP_ALL
     ) -> Tensor:
         """Return the next action at every step, in [-1, 1], shape (batch, K, action_dim).
 
