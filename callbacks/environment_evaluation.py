@@ -171,8 +171,9 @@ class EnvironmentEvaluation(L.Callback):
         if self._owed:
             pl_module.to(trainer.strategy.root_device).eval()
             judgement = self._evaluate(trainer, pl_module, self.num_episodes, over=True)
-            for callback in _best_checkpoints(trainer) if judgement else []:
-                callback.judge(trainer, judgement.scores["score"])
+            if judgement is not None:
+                for callback in _best_checkpoints(trainer):
+                    callback.judge(trainer, judgement.scores["score"])
         trainer.save_checkpoint(checkpoint_folder(trainer) / "last.ckpt", weights_only=False)
 
     def state_dict(self) -> dict[str, Any]:

@@ -79,8 +79,7 @@ class ForegroundRollout:
                 with signals.interrupting():
                     if len(seeds):
                         envs = self._environments(environment, len(seeds))
-                        options = {"record": record, "before_step": signals.check, "target_returns": target_returns}
-                        outcome.results = rollout(envs, policy, seeds, **options)
+                        outcome.results = rollout(envs, policy, seeds, None, record, signals.check, target_returns)
             except StopRequested:
                 outcome.stopped = signals.received
             except Exception as error:  # an environment may raise anything

@@ -3,7 +3,7 @@
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, cast
 
 import numpy as np
 import torch
@@ -139,7 +139,7 @@ def rollout(
     Returns:
         One result per seed, in the order of ``seeds``.
     """
-    player: Player = policy if hasattr(policy, "act") else _Forgetful(policy)  # type: ignore[arg-type]
+    player = cast(Player, policy) if hasattr(policy, "act") else _Forgetful(cast(Act, policy))
     targets = [None] * len(seeds) if target_returns is None else target_returns
     waiting = deque(enumerate(seeds))
     running: dict[int, _Episode] = {}

@@ -187,8 +187,8 @@ class EpisodeMemory:
         used = int(present.max()) + 1
         at = torch.arange(used, device=device)
         timestep = ((count - 1 - present).unsqueeze(1) + at).clamp(max=self._max_episode_length - 1)
-        seen = (x[rows, :used] for x in (self._observation, self._action, self._return_to_go))
-        return Steps(*seen, timestep, present)
+        seen, done, to_go = (x[rows, :used] for x in (self._observation, self._action, self._return_to_go))
+        return Steps(seen, done, to_go, timestep, present)
 
     def did(self, episodes: Sequence[int], action: Tensor, present: Tensor) -> None:
         """Add the actions (batch, action_dim) of the present steps, in [-1, 1]."""
