@@ -139,7 +139,7 @@ def rollout(
     Returns:
         One result per seed, in the order of ``seeds``.
     """
-    player: Player = cast(Player, policy) if hasattr(policy, "act") else _Forgetful(cast(Act, policy))
+    player: Player = cast(Player, policy) if hasattr(policy, "act") else _Forgetful(policy)
     targets = [None] * len(seeds) if target_returns is None else target_returns
     waiting = deque(enumerate(seeds))
     running: dict[int, _Episode] = {}
