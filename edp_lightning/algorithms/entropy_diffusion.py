@@ -143,7 +143,6 @@ class EntropyDiffusionPolicy(OfflineAlgorithm):
         self.ema_actor = copy.deepcopy(self.actor).requires_grad_(False)
         self.ema_actor.prediction_error = error  # one estimate, for whichever of the two samples
         self.target_critic = copy.deepcopy(self.critic).requires_grad_(False)
-        self.prepare_step(compiled=False)
         compiled = h.compile and self.root_device.type == "cpu"  # on a GPU, the form for any number of rows is not measured
         self._chooser = ActionChooser(self.preparation(compiled, dynamic=True), self.fused_passes(compiled))
 
@@ -166,12 +165,11 @@ class EntropyDiffusionPolicy(OfflineAlgorithm):
             self.actor.prediction_error.sums.zero_()
 
     def on_fit_start(self) -> None:
-        """Prepare the noise source and, if wanted, the compiled losses."""
+        """Prepare the noise source."""
         super().on_fit_start()
         steps = self.actor.sde.num_steps
         sizes = steps, self.action_dim, self.num_backup_actions, entropy_draws(self.entropy, steps)
         self._noise = NoiseSource(self.seed, *sizes, self.device, self.hparams["entropy_states"], self.actor.num_draws)
-        self.prepare_step(compiled=self.hparams["compile"])
 
     def prepare_step(self, compiled: bool) -> None:
         """Choose whether the pure functions of a gradient step are compiled for this module's device."""

@@ -1,7 +1,7 @@
 """Serves batches of transitions, and tells the model and the evaluation what the dataset is."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -23,7 +23,8 @@ from edp_lightning.data.tables.normalize import ObservationNormalization, observ
 from edp_lightning.data.tables.rewards import RewardMap, RewardTransform
 from edp_lightning.data.tables.selection import best_episodes, check_share
 from edp_lightning.data.tables.table import TransitionTable
-from edp_lightning.data.transitions import Batch, SuccessorBatch, Terminals
+from edp_lightning.data.trajectories import Trajectories, check_single_steps
+from edp_lightning.data.transitions import AnyBatch, Batch, SuccessorBatch, Terminals, WindowBatch
 from edp_lightning.errors import UserError
 from edp_lightning.runs.cache_folder import cache_folder
 
@@ -132,6 +133,7 @@ class OfflineDataModule(L.LightningDataModule):
         self._arrays: Mapping[str, Any] | None = None
         self._position = 0
         self._loader: TransitionLoader | None = None
+        self._trajectories: Trajectories | None = None
         self._ready = self._tried = False
 
     @classmethod
@@ -349,16 +351,30 @@ class OfflineDataModule(L.LightningDataModule):
             "start": partial(getattr, trainer, "global_step"),
             "cycle": repeated_batches(trainer.overfit_batches),  # type: ignore[attr-defined]
             "device": trainer.strategy.root_device,
-            "successors": bool(getattr(trainer.lightning_module, "uses_next_action", False)),
+            "gather": self._gather(trainer.lightning_module),
         }
+
+    def _gather(self, module: Any) -> Callable[[Tensor, torch.device | None], AnyBatch]:
+        """Return what makes batches of rows, as a module learns from them."""
+        length = getattr(module, "context_length", None)
+        if length is not None:
+            return self.trajectories().windows(length)
+        return self.table.gather_with_successors if getattr(module, "uses_next_action", False) else self.table.gather
+
+    def trajectories(self) -> Trajectories:
+        """Return the trajectories in the table, for methods that learn from windows of them; see ``check_single_steps``."""
+        check_single_steps(self.hparams)
+        if self._trajectories is None:
+            self._trajectories = Trajectories(self.table, self.facts.episode_rows)
+        return self._trajectories
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         """Return the batch on ``device``. Training rows are there already; Lightning would look at each of their fields."""
-        if isinstance(batch, (Batch, SuccessorBatch)) and batch.action.device == device:
+        if isinstance(batch, (Batch, SuccessorBatch, WindowBatch)) and batch.action.device == device:
             return batch
         return super().transfer_batch_to_device(batch, device, dataloader_idx)
 
-    def batch_of_step(self, step: int) -> Batch | SuccessorBatch:
+    def batch_of_step(self, step: int) -> AnyBatch:
         """Return the rows that this rank used in a gradient step of this run, counted from 0."""
         assert self._loader is not None
         return self._loader.batch(step)

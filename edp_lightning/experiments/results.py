@@ -19,7 +19,7 @@ RAW = SCALES["return"][0]
 BEFORE_NAMES = "EntropyDiffusionPolicy"
 """The algorithm of files from before there were several."""
 
-COMMON = {"date", "dataset", "environment", "scores", "episodes", "versions", "checkpoint", "algorithm"}
+COMMON = {"date", "dataset", "environment", "scores", "episodes", "versions", "checkpoint", "algorithm", "target_returns"}
 
 
 @dataclass(frozen=True)

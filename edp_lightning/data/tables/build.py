@@ -71,6 +71,7 @@ class TableFacts:
         observation_dim: Width of an observation.
         action_dim: Width of an action, or of a chunk of them.
         episodes: Episodes.
+        episode_rows: Transitions of each episode, in the table's order; with chunks of actions there may be none.
         length: Steps per episode.
         episode_return: Undiscounted sum of an episode's rewards before the transformation.
         stored_reward: Rewards in the file.
@@ -95,6 +96,7 @@ class TableFacts:
     observation_dim: int
     action_dim: int
     episodes: int
+    episode_rows: tuple[int, ...]
     length: Range
     episode_return: Range
     stored_reward: Range
@@ -207,6 +209,7 @@ def build_table(episodes: Iterable[Episode], recipe: TableRecipe, sink: RowSink)
     changes: NDArray[np.int64] | int = 0
     observation_dim = action_dim = 0
     parts: list[int] = []
+    episode_rows: list[int] = []
     for stored in episodes:
         stored_total += float(stored.reward.sum(dtype=np.float64))
         stored_count += len(stored)
@@ -235,7 +238,8 @@ def build_table(episodes: Iterable[Episode], recipe: TableRecipe, sink: RowSink)
         if usable.any():
             sink.append(rows if usable.all() else rows[usable])
         parts.extend([0] * (episode.part + 1 - len(parts)))
-        parts[episode.part] += int(usable.sum())
+        episode_rows.append(int(usable.sum()))
+        parts[episode.part] += episode_rows[-1]
         terminated_steps += int(episode.terminated.sum())
         truncated += int(episode.truncated.any())
         at_bound += int((np.abs(action[usable]).max(axis=1) > 0.999).sum())
@@ -252,6 +256,7 @@ def build_table(episodes: Iterable[Episode], recipe: TableRecipe, sink: RowSink)
         observation_dim=observation_dim,
         action_dim=action_dim,
         episodes=len(rewards),
+        episode_rows=tuple(episode_rows),
         length=_range(np.array([len(r) for r in rewards])),
         episode_return=_range(returns),
         stored_reward=Range(stored_low, stored_total / stored_count, stored_high),
