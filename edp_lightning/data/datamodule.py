@@ -76,8 +76,8 @@ class OfflineDataModule(L.LightningDataModule):
             length of the data's longest episode.
         mixture: Further datasets of the same task, each with the probability that a row of a batch comes from it; the rest of
             the probability is left to ``dataset``. Statistics of rewards and observations are over all rows.
-        validation: A set of the same task that is never trained on: at every evaluation the errors on it are logged beside those
-            on the training set. OGBench's tasks have one: their name with ``-val`` at its end.
+        validation: A set of the same task that is never trained on: at every evaluation the errors on it are logged beside
+            those on the training set. OGBench's tasks have one: their name with ``-val`` at its end.
         best_share: Share of the episodes that the table holds, those of the highest discounted return; 10 % BC is 0.1.
         keep_time_limits: Of D4RL files with ``next_observations``, keep the rows at time limits too. Off: exactly the rows of
             ``d4rl.qlearning_dataset`` that published results train on; at one row in a thousand the choice hardly matters.

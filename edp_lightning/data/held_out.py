@@ -34,6 +34,7 @@ def held_out_table(
     widths = [(t.observation_dim, t.action_dim) for t in (table, training)]
     if widths[0] != widths[1]:
         raise UserError(
-            f"data.validation: {source.dataset_id} has observations and actions of widths {widths[0]}, training's set of {widths[1]}"
+            f"data.validation: {source.dataset_id} has observations and actions of widths {widths[0]}, training's set of "
+            f"{widths[1]}"
         )
     return table

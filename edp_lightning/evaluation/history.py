@@ -3,7 +3,7 @@
 from typing import Any
 
 MEAN_OF = 3
-"""Evaluations at the end of a run whose mean OGBench's papers report (FQL, arXiv 2502.02538, appendix: 800k, 900k, 1M steps)."""
+"""Evaluations at the end of a run whose mean OGBench's papers report (800k, 900k, 1M steps: FQL, arXiv 2502.02538)."""
 
 
 class EvaluationHistory:

@@ -16,20 +16,24 @@ KINDS = "navigate|stitch|explore|play|noisy"
 NAME = re.compile(rf"(?P<place>[\w-]+?)-(?P<kind>{KINDS})-singletask(?P<task>-task[1-5])?-(?P<version>v\d+)(?P<held_out>-val)?")
 WITHOUT_TASK = re.compile(rf"(?P<data>[\w-]+?-(?:{KINDS}))(?:-oraclerep)?-(?P<version>v\d+)")
 
-PUBLISHED = tuple(
-    f"{robot}-{place}-{kind}"
-    for robot, places, kinds in (
-        ("pointmaze", "medium large giant teleport", "navigate stitch"),
-        ("antmaze", "medium large giant teleport", "navigate stitch"),
-        ("antmaze", "medium large teleport", "explore"),
-        ("humanoidmaze", "medium large giant", "navigate stitch"),
-        ("antsoccer", "arena medium", "navigate stitch"),
-        ("cube", "single double triple quadruple", "play noisy"),
-        ("puzzle", "3x3 4x4 4x5 4x6", "play noisy"),
-    )
-    for place in places.split()
-    for kind in kinds.split()
-) + ("scene-play", "scene-noisy")
+PUBLISHED = (
+    *(
+        f"{robot}-{place}-{kind}"
+        for robot, places, kinds in (
+            ("pointmaze", "medium large giant teleport", "navigate stitch"),
+            ("antmaze", "medium large giant teleport", "navigate stitch"),
+            ("antmaze", "medium large teleport", "explore"),
+            ("humanoidmaze", "medium large giant", "navigate stitch"),
+            ("antsoccer", "arena medium", "navigate stitch"),
+            ("cube", "single double triple quadruple", "play noisy"),
+            ("puzzle", "3x3 4x4 4x5 4x6", "play noisy"),
+        )
+        for place in places.split()
+        for kind in kinds.split()
+    ),
+    "scene-play",
+    "scene-noisy",
+)
 """The data published with observations as numbers: each has a default task and task1 to task5."""
 
 
@@ -90,8 +94,8 @@ def parse_name(name: str) -> SingleTask:
         if plain is not None:
             stem = f"{plain['data']}-singletask"
             raise UserError(
-                f"ogbench:{name} has no rewards: name a task, ogbench:{stem}-task1-{plain['version']} to -task5, or the default "
-                f"one, ogbench:{stem}-{plain['version']}"
+                f"ogbench:{name} has no rewards: name a task, ogbench:{stem}-task1-{plain['version']} to -task5, or the "
+                f"default one, ogbench:{stem}-{plain['version']}"
             )
         raise UserError(f"ogbench:{name} is no name of an OGBench task; {_suggestion(name)}")
     place, kind, task, version = found["place"], found["kind"], found["task"] or "", found["version"]
