@@ -9,6 +9,9 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 
 RESAMPLES = 2000
+BLOCK = 100
+"""Resamples in memory at a time."""
+
 CONFIDENCE = 0.95
 
 CANNOT_PROMISE = (
@@ -29,7 +32,8 @@ def bootstrap_mean(values: Floats, seed: int = 0) -> dict[str, Any]:
     found: dict[str, Any] = {"mean": float(values.mean()), "low": None, "high": None, "states": len(values)}
     if len(values) > 1:
         rng = np.random.default_rng(seed)
-        means = [float(values[rng.integers(len(values), size=len(values))].mean()) for _ in range(RESAMPLES)]
+        shape = (BLOCK, len(values))
+        means = np.concatenate([values[rng.integers(len(values), size=shape)].mean(axis=1) for _ in range(RESAMPLES // BLOCK)])
         tail = (1 - CONFIDENCE) / 2
         found["low"], found["high"] = np.quantile(means, [tail, 1 - tail]).tolist()
     return found

@@ -11,7 +11,7 @@ from edp_lightning import __version__
 from edp_lightning.evaluation.rollout import EpisodeResult
 from edp_lightning.runs.checkpoint_io import read_checkpoint
 
-PACKAGES = ("torch", "lightning", "minari", "mujoco", "gymnasium", "gymnasium-robotics", "ogbench", "numpy")
+PACKAGES = ("torch", "lightning", "minari", "mujoco", "gymnasium", "gymnasium-robotics", "numpy")
 
 
 def versions() -> dict[str, str]:

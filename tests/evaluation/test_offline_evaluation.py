@@ -10,6 +10,7 @@ from edp_lightning.cli import main
 from edp_lightning.collect import collect
 from edp_lightning.evaluation.fitted_q import FitOptions, PolicyTransitions, fit_q, travelled, value_bounds
 from edp_lightning.evaluation.offline_estimates import bootstrap_mean, discounted_return, has_settled
+from edp_lightning.evaluation.offline_evaluation import evaluate_offline
 from tests.conftest import TINY
 
 STATES, DISCOUNT = 5, 0.8
@@ -45,7 +46,7 @@ def test_windows_of_several_steps_discount_by_their_length():
     transitions = PolicyTransitions(one, one, one[:, 0], one, one, torch.zeros(16), torch.full((16,), 3.0))
     exact = 1 / (1 - DISCOUNT**3)
     assert value_bounds(transitions, DISCOUNT) == pytest.approx((0.0, exact))
-    options = FitOptions(steps=400, batch_size=8, members=1, hidden_dims=(16,), lr=1e-2, tau=0.1)
+    options = FitOptions(steps=200, batch_size=4, members=1, hidden_dims=(8,), lr=2e-2, tau=0.2)
     assert float(fit_q(transitions, DISCOUNT, options)(one[:1], one[:1])) == pytest.approx(exact, rel=0.02)
 
 
@@ -61,14 +62,14 @@ def test_a_fit_depends_on_its_seed_alone():
 
 
 def test_the_interval_covers_as_often_as_it_says():
-    """Of means of 60 normal numbers 95 % of the intervals hold the true mean, by and large."""
+    """Of means of 60 normal numbers 95 % of the intervals hold the true mean: of 40, 34 at least but once in 100."""
     rng = np.random.default_rng(0)
     hits = 0
-    for trial in range(60):
+    for trial in range(40):
         found = bootstrap_mean(rng.normal(1.0, 2.0, 60), seed=trial)
         hits += found["low"] <= 1.0 <= found["high"]
         assert found["low"] < found["mean"] < found["high"]
-    assert 52 <= hits <= 60
+    assert 34 <= hits <= 40
     assert bootstrap_mean(np.array([2.0])) == {"mean": 2.0, "low": None, "high": None, "states": 1}
 
 
@@ -108,7 +109,7 @@ def judge(path, *more):
 
 
 def test_a_run_is_judged_on_its_data_and_against_episodes(run, capsys):
-    judge(run, "--steps=40", "--episodes=6", "--max_rows=150", "--max_states=30")
+    judge(run, "--steps=20", "--episodes=6", "--max_rows=150", "--max_states=30")
     record = json.loads((run / "offline_last.json").read_text())
     assert record["checkpoint"]["gradient_steps"] == 5
     assert record["rows"] == 150
@@ -126,8 +127,10 @@ def test_a_run_is_judged_on_its_data_and_against_episodes(run, capsys):
     assert "not a measurement" in told
     assert f"fitted_q                 {fitted['mean']:.4g}" in told
     assert "bias of fitted_q" in told
-    judge(run / "checkpoints" / "last.ckpt", "--steps=40", "--episodes=6", "--max_rows=150", "--max_states=30")
-    again = json.loads((run / "offline_last.json").read_text())
+    path = str(run / "checkpoints" / "last.ckpt")
+    file = evaluate_offline(path, steps=20, batch_size=16, episodes=6, max_rows=150, max_states=30)
+    assert file == run / "offline_last.json"
+    again = json.loads(file.read_text())
     assert {**again, "date": 0} == {**record, "date": 0}  # the same seed says the same
 
 

@@ -38,6 +38,7 @@ def write(
         "versions": {"python": "3.11", "torch": changes.get("torch", "2.13.0")},
         "checkpoint": {"file": f"{name}.ckpt", "gradient_steps": changes.get("steps", 1000), "training_seed": seed},
         "algorithm": algorithm,
+        "evaluations_in_training": {"last": score},
         "candidates": 50,
     }  # fmt: skip
     file = root / task.replace("/", "-") / f"{run or algorithm}-seed{seed}" / f"test_{name}.json"

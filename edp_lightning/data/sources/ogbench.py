@@ -59,7 +59,6 @@ class OGBenchFile:
     action_dim: int
     notes: list[str] = field(default_factory=list)
 
-    origin = "OGBench file, rewards of the task by OGBench's rule"
     algorithm = "see arXiv 2410.20092"
     evaluation_spec = None
     whole_actions = False
@@ -67,6 +66,11 @@ class OGBenchFile:
     views = None
     score_reference = None
     no_environment = ""
+
+    @property
+    def origin(self) -> str:
+        """Return where data and rewards come from."""
+        return f"OGBench file, rewards of the task by the rule of OGBench {version('ogbench')}"
 
     @property
     def labels(self) -> str:
