@@ -106,7 +106,7 @@ def fit_q(
             goal.clamp_(*low_high)
         loss = (online(batch.observation, batch.action) - goal).square().mean(dim=1).sum()
         optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         optimizer.step()
         with torch.no_grad():
             torch._foreach_lerp_(list(target.parameters()), list(online.parameters()), options.tau)

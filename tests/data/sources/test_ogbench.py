@@ -12,10 +12,11 @@ import yaml
 
 from edp_lightning.cli import main
 from edp_lightning.data.datamodule import OfflineDataModule
+from edp_lightning.data.quality import quality_facts
 from edp_lightning.data.sources import ogbench as source_module
 from edp_lightning.data.sources.ogbench_names import parse_name, task_names
 from edp_lightning.data.sources.opening import open_source
-from edp_lightning.environments.families import ObservationView
+from edp_lightning.environments.families import ObservationView, family_of
 from edp_lightning.environments.own_randomness import OwnRandomness
 from edp_lightning.environments.quiet import quiet_gymnasium
 from edp_lightning.errors import UserError
@@ -137,7 +138,11 @@ def test_rewards_and_ends_by_hand(folder):
     arrays["qpos"][3, :2] = goal  # the state after the first trajectory's last step
     arrays["qpos"][5, :2] = goal  # before the second one's last step
     save(folder, ANT, arrays)
-    first, second = open_source(f"ogbench:{ANT}").episodes(ObservationView("box"))
+    source = open_source(f"ogbench:{ANT}")
+    first, second = episodes = source.episodes(ObservationView("box"))
+    box = (source.action_low, source.action_high)
+    facts = quality_facts(episodes, family_of(source.spec), ObservationView("box"), source.spec, *box)
+    assert dict(facts)["success"].startswith("100.0% of episodes")
     assert first.reward.tolist() == [-1, 0, -1]
     assert first.terminated.tolist() == [False, True, False]
     assert first.truncated.tolist() == [False, False, True]
