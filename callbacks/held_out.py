@@ -38,7 +38,7 @@ class HeldOutErrors(L.Callback):
         held_out = getattr(data, "validation_table", None)
         if held_out is None or trainer.sanity_checking or not trainer.is_global_zero:
             return
-        values = {}
+        values: dict[str, float] = {}
         for name, table in (("validation", held_out), ("training", data.table)):
             rows = self._rows(table, pl_module.device)
             values |= {f"{name}/{key}": float(value) for key, value in errors(pl_module, rows).items()}

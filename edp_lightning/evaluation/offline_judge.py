@@ -73,7 +73,7 @@ class Judge:
     def act(self, observation: Tensor, what: str) -> Tensor:
         """Return one draw of the policy per observation (rows, observation_dim), in [-1, 1] of the data's box."""
         device, actions = self.algorithm.device, []
-        for part in self.progress.track(observation.split(AT_A_TIME), description=what):
+        for part in self.progress.track(torch.split(observation, AT_A_TIME), description=what):
             self._draws += 1
             generator = torch.Generator().manual_seed(stream_seed(self._seed, "evaluate_offline", self._draws))
             actions.append(self.scaler.inverse(self.algorithm.act(part.to(device), [generator] * len(part))))
@@ -90,7 +90,7 @@ class Judge:
         """
         rows = observation.repeat_interleave(DRAWS, dim=0)
         found: Tensor = q(rows.to(self.algorithm.device), self.act(rows, what))
-        return found.unflatten(1, (len(observation), DRAWS)).mean(dim=2).cpu().double()
+        return found.reshape(len(found), len(observation), DRAWS).mean(dim=2).cpu().double()
 
 
 def estimate(
