@@ -52,10 +52,10 @@ def discounted_return(reward: NDArray[np.floating[Any]], terminated: NDArray[np.
 
 
 def has_settled(trace: Sequence[float]) -> bool:
-    """Return whether an estimate, noted at even distances over its fit, has moved little since three quarters of it.
+    """Return whether an estimate, noted at even distances over its fit, says in its last quarter what it said before that.
 
-    Little is a twentieth of all it has moved.
+    Means of the two may differ by a twentieth of the farthest it was from 0, where it began.
     """
-    moved = max(trace) - min(trace)
-    last = trace[-max(2, len(trace) // 4) :]
-    return bool(moved == 0 or max(last) - min(last) <= 0.05 * moved)
+    quarter = max(1, len(trace) // 4)
+    last, before = np.mean(trace[-quarter:]), np.mean(trace[-2 * quarter : -quarter] or trace[:1])
+    return bool(abs(last - before) <= 0.05 * np.max(np.abs(trace)))

@@ -80,8 +80,10 @@ def test_returns_end_where_the_task_does():
 
 
 def test_settling_and_the_way_of_values():
-    assert has_settled([0, 5, 9, 10, 10, 10, 10.1, 10])
+    assert has_settled([0, 5, 9, 10, 9, 11, 9, 11])  # it goes to and fro, and nowhere
     assert not has_settled([0, 1, 2, 3, 4, 5, 6, 7])
+    assert not has_settled([0, 10, 10, 10, 10, 10, 9, 9])
+    assert has_settled([3.0])
     assert travelled(FitOptions(steps=5000, tau=0.02), 0.99) == pytest.approx(1 - np.exp(-1))
 
 
