@@ -5,6 +5,7 @@ from edp_lightning.callbacks.data_report import DataReport
 from edp_lightning.callbacks.entropy_tuning import EntropyCoefficientTuning
 from edp_lightning.callbacks.environment_evaluation import EnvironmentEvaluation
 from edp_lightning.callbacks.guards import NumericsGuard
+from edp_lightning.callbacks.held_out import HeldOutErrors
 from edp_lightning.callbacks.job_timer import JobTimer
 from edp_lightning.callbacks.prediction_writer import PredictionWriter
 from edp_lightning.callbacks.progress import TrainingProgressBar
@@ -18,6 +19,7 @@ __all__ = [
     "DataReport",
     "EntropyCoefficientTuning",
     "EnvironmentEvaluation",
+    "HeldOutErrors",
     "JobTimer",
     "LastCheckpoint",
     "NumericsGuard",

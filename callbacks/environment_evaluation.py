@@ -15,6 +15,7 @@ from edp_lightning.callbacks.evaluation_ends import after_failure, agree, end_wi
 from edp_lightning.errors import UserError
 from edp_lightning.evaluation.background import BackgroundRollout, restore_policy
 from edp_lightning.evaluation.foreground import ForegroundRollout, evaluations_of
+from edp_lightning.evaluation.history import EvaluationHistory
 from edp_lightning.evaluation.results import checkpoint_facts, result_record
 from edp_lightning.evaluation.rollout import EpisodeResult
 from edp_lightning.evaluation.targets import Judgement, games, judge
@@ -87,6 +88,7 @@ class EnvironmentEvaluation(L.Callback):
         self._foreground = ForegroundRollout(num_envs, num_workers)
         self._playing: _Playing | None = None
         self._postponed = False
+        self._history = EvaluationHistory()
         self._failures = 0  # in a row
         self._owed = False  # one was given up because of a signal
 
@@ -177,12 +179,13 @@ class EnvironmentEvaluation(L.Callback):
         trainer.save_checkpoint(checkpoint_folder(trainer) / "last.ckpt", weights_only=False)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return whether an evaluation of this state was given up."""
-        return {"owed": self._owed}
+        """Return the scores so far, and whether an evaluation of this state was given up."""
+        return {"owed": self._owed, "history": self._history.state()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Know of an evaluation that was given up."""
+        """Know of the scores so far, and of an evaluation that was given up."""
         self._owed = bool(state_dict["owed"])
+        self._history.load(state_dict.get("history", []))  # runs of before there was one have none
 
     def on_test_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Evaluate, log, and write ``test_<checkpoint>.json`` with every episode into the run's folder."""
@@ -197,6 +200,7 @@ class EnvironmentEvaluation(L.Callback):
         data, results = trainer.datamodule, judgement.results  # type: ignore[attr-defined]
         record = result_record(data.dataset_info, data.environment, results, judgement.scores) | judgement.record()
         record["checkpoint"] = checkpoint_facts(trainer.ckpt_path)
+        record["evaluations_in_training"] = self._history.facts()
         record["algorithm"] = type(pl_module).__name__
         record |= pl_module.decision_facts()  # type: ignore[operator]
         path.write_text(json.dumps(record, indent=2))
@@ -248,6 +252,8 @@ class EnvironmentEvaluation(L.Callback):
         judgement = judge(
             pl_module.device, environment, results, policy.target_returns, policy.counting_target, rank, world_size
         )
+        if trainer.state.fn == TrainerFn.FITTING:
+            self._history.add(trainer.global_step, judgement.scores["score"])
         named = {f"evaluation/{name}": value for name, value in judgement.scores.items()}
         self._report(trainer, module, named | {"speed/evaluation_seconds": seconds} | found, trainer.global_step)
         return judgement
@@ -301,6 +307,7 @@ class EnvironmentEvaluation(L.Callback):
         module: Any = trainer.lightning_module
         environment = trainer.datamodule.environment  # type: ignore[attr-defined]
         scores = judge(torch.device("cpu"), environment, results, module.target_returns, module.counting_target).scores
+        self._history.add(playing.step, scores["score"])
         named = {f"evaluation/{name}": value for name, value in scores.items()}
         self._report(trainer, pl_module, named | {"speed/evaluation_seconds": seconds} | found, playing.step)
         for callback in _best_checkpoints(trainer):

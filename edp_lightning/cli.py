@@ -53,6 +53,7 @@ FORCED_CALLBACKS: dict[str, type[L.Callback]] = {
     "guard": callbacks.NumericsGuard,
     "evaluation": callbacks.EnvironmentEvaluation,
     "q_diagnostics": callbacks.QDiagnostics,
+    "held_out": callbacks.HeldOutErrors,
     "data_report": callbacks.DataReport,
     "speed": callbacks.SpeedMonitor,
     "progress_bar": callbacks.TrainingProgressBar,

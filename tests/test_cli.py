@@ -18,8 +18,9 @@ COMPLETE = sorted(p for p in [*CONFIGS.glob("*.yaml"), *CONFIGS.glob("reference/
 ABLATIONS = sorted(CONFIGS.glob("ablations/*.yaml"))
 BASES = {p: p.with_suffix(".yaml") for p in CONFIGS.rglob("*") if p.is_dir() and p.with_suffix(".yaml").is_file()}
 OVERLAYS = [(base, path) for folder, base in sorted(BASES.items()) for path in sorted(folder.glob("*.yaml"))]
-PARSED = [pair for pair in OVERLAYS if "reference" not in pair[1].parts]  # of the many small ones, one per family:
-PARSED += [next(pair for pair in OVERLAYS if pair[0] == base) for base in BASES.values() if "reference" in base.parts]
+MANY = ("reference", "ogbench")  # of the many small ones, one per family:
+PARSED = [pair for pair in OVERLAYS if not {*MANY} & {*pair[1].parts}]
+PARSED += [next(pair for pair in OVERLAYS if pair[0] == base) for folder, base in BASES.items() if {*MANY} & {*folder.parts}]
 
 
 def printed_config(capsys: pytest.CaptureFixture[str], *args: str) -> dict:

@@ -44,6 +44,12 @@ def _collect(arguments: list[str], run_command: RunCommand) -> None:
     _call("collect", collect, arguments)
 
 
+def _evaluate_offline(arguments: list[str], run_command: RunCommand) -> None:
+    from edp_lightning.evaluation.offline_evaluation import evaluate_offline
+
+    _call("evaluate_offline", evaluate_offline, arguments)
+
+
 def _data(arguments: list[str], run_command: RunCommand) -> None:
     from edp_lightning.data.command import convert, show
 
@@ -129,6 +135,9 @@ COMMANDS: dict[str, Command] = {
     "validate": Command("train and judge a policy", "Play the evaluation's episodes with the policy of a checkpoint."),
     "test": Command("train and judge a policy", "Play more episodes (100 by default) and write their scores to a file."),
     "predict": Command("train and judge a policy", "Write the policy's action for every observation of a dataset."),
+    "evaluate_offline": Command(
+        "train and judge a policy", "Estimate a policy's return from recorded data, without running it.", _evaluate_offline
+    ),
     "collect": Command("datasets", "Collect a dataset on this machine, without downloads, or train what collects.", _collect),
     "data": Command("datasets", "Show and check a dataset, or write it as a Minari set.", _data),
     "sweep": Command("many runs", "Run tasks x algorithms x seeds, each to its end; the same command goes on.", _sweep),

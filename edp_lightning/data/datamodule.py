@@ -1,7 +1,7 @@
 """Serves batches of transitions, and tells the model and the evaluation what the dataset is."""
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -17,14 +17,14 @@ from edp_lightning.data.card import DataCard, make_card
 from edp_lightning.data.columns import tell_losses
 from edp_lightning.data.loader import OneBatch, TransitionLoader, mixture_probabilities, repeated_batches
 from edp_lightning.data.sources.bounds import ActionBound, action_bounds
-from edp_lightning.data.tables.build import RowSink, TableFacts, TableRecipe, build_table
+from edp_lightning.data.tables.build import RowSink, TableFacts, TableRecipe, build_table, labelled
 from edp_lightning.data.tables.cache import cached_table, table_in_memory, table_key
 from edp_lightning.data.tables.normalize import ObservationNormalization, observation_statistics
 from edp_lightning.data.tables.rewards import RewardMap, RewardTransform
 from edp_lightning.data.tables.selection import best_episodes, check_share
 from edp_lightning.data.tables.table import TransitionTable
 from edp_lightning.data.trajectories import Trajectories, check_single_steps
-from edp_lightning.data.transitions import AnyBatch, Batch, SuccessorBatch, Terminals, WindowBatch
+from edp_lightning.data.transitions import AnyBatch, Batch, Episode, SuccessorBatch, Terminals, WindowBatch
 from edp_lightning.errors import UserError
 from edp_lightning.runs.cache_folder import cache_folder
 
@@ -42,6 +42,7 @@ class OfflineDataModule(L.LightningDataModule):
 
     Args:
         dataset: Minari id of a set on this machine; ``d4rl:NAME`` or ``d4rl:/PATH/FILE.hdf5`` for D4RL's files;
+            ``ogbench:TASK`` for OGBench's, such as ``ogbench:antmaze-large-navigate-singletask-task1-v0``;
             ``npz:/PATH/FILE.npz`` for plain arrays (``edp_lightning/data/sources/arrays.py`` tells their names and shapes).
         view: Observation view; the family's default when not given, and where there is no family everything, in the order of
             the observation space. AntMaze: ``goal`` (31 numbers with the goal) or ``d4rl`` (29 numbers, reward relabelled to
@@ -76,6 +77,8 @@ class OfflineDataModule(L.LightningDataModule):
             length of the data's longest episode.
         mixture: Further datasets of the same task, each with the probability that a row of a batch comes from it; the rest of
             the probability is left to ``dataset``. Statistics of rewards and observations are over all rows.
+        validation: A set of the same task that is never trained on: at every evaluation the errors on it are logged beside
+            those on the training set. OGBench's tasks have one: their name with ``-val`` at its end.
         best_share: Share of the episodes that the table holds, those of the highest discounted return; 10 % BC is 0.1.
         keep_time_limits: Of D4RL files with ``next_observations``, keep the rows at time limits too. Off: exactly the rows of
             ``d4rl.qlearning_dataset`` that published results train on; at one row in a thousand the choice hardly matters.
@@ -110,6 +113,7 @@ class OfflineDataModule(L.LightningDataModule):
         environment_kwargs: dict[str, Any] | None = None,
         max_episode_steps: int | None = None,
         mixture: dict[str, float] | None = None,
+        validation: str | None = None,
         best_share: float = 1.0,
         keep_time_limits: bool = False,
         cache: bool = True,
@@ -153,6 +157,7 @@ class OfflineDataModule(L.LightningDataModule):
     action_dim: int
     table: TransitionTable
     facts: TableFacts
+    validation_table: TransitionTable | None
     observation_mean: Tensor
     observation_std: Tensor
     action_low: Tensor
@@ -184,7 +189,7 @@ class OfflineDataModule(L.LightningDataModule):
             collect(names[dataset_id], steps=h.collect_steps, workers=workers, seed=h.collect_seed)
         else:
             obtain(self.dataset, h.download)
-        for name in h.mixture or {}:
+        for name in (*(h.mixture or {}), *([h.validation] if h.validation else ())):
             obtain(name, h.download)
 
     def setup(self, stage: str) -> None:
@@ -210,7 +215,9 @@ class OfflineDataModule(L.LightningDataModule):
             return try_out(self.environment, self.observation_dim, self.action_dim)
 
     def _read(self, stage: str) -> None:
+        from edp_lightning.data.held_out import held_out_table
         from edp_lightning.data.sources.mixture import MixedSource
+        from edp_lightning.data.sources.opening import open_source
         from edp_lightning.environments.families import GOAL_RADIUS, choose_view, family_of
         from edp_lightning.environments.flattening import is_structured
         from edp_lightning.environments.recipe import evaluation_environment, reward_mismatch
@@ -240,7 +247,7 @@ class OfflineDataModule(L.LightningDataModule):
         self.reward_mismatch = next(filter(None, mismatches), "")
         low, high = action_bounds(source, h.action_low, h.action_high, (e.action for e in source.episodes(view)))
         source.check_actions(low, high)
-        recipe = TableRecipe(
+        self._recipe = recipe = TableRecipe(
             low=tuple(low.tolist()),
             high=tuple(high.tolist()),
             goal=None if environment is None else environment.fixed_goal,
@@ -254,8 +261,14 @@ class OfflineDataModule(L.LightningDataModule):
             action_clip_eps=h.action_clip_eps,
             action_chunk=h.action_chunk,
         )
-        table, self.facts = self._table(source, view, recipe)
+        table, self.facts = self._table(source, view, recipe, h.best_share)
         self.reward_map = RewardMap(*self.facts.reward_map)
+        self.validation_table = None
+        if h.validation:
+            held_out = open_source(h.validation, h.keep_time_limits)
+            self.validation_table = held_out_table(
+                held_out, recipe, self.reward_map, table, lambda other, by: self._table(other, view, by)[0]
+            )
         self.observation_dim, self.action_dim = table.observation_dim, table.action_dim
         if self.environment is not None:
             self.environment = self.environment.limited_by_data(round(self.facts.length.high))
@@ -278,6 +291,8 @@ class OfflineDataModule(L.LightningDataModule):
                 for p, n, name in zip(self._probabilities, self.facts.parts, names, strict=True)
             ]
             self.card = self.card.with_fact("mixture", ", ".join(shares))
+        if self.validation_table is not None:
+            self.card = self.card.with_fact("held out", f"{len(self.validation_table)} steps of {h.validation}")
         self.dataset_info = {
             "id": self.dataset,
             "origin": source.origin,
@@ -309,19 +324,24 @@ class OfflineDataModule(L.LightningDataModule):
         own_box = h.action_low is None and h.action_high is None
         return MixedSource((first, *(open_source(name, h.keep_time_limits) for name in h.mixture)), own_box)
 
-    def _table(self, source: "Source", view: "ObservationView", recipe: TableRecipe) -> tuple[TransitionTable, TableFacts]:
+    def _table(
+        self, source: "Source", view: "ObservationView", recipe: TableRecipe, share: float = 1
+    ) -> tuple[TransitionTable, TableFacts]:
         """Return the table of a source; arrays in memory have no files that a cached one could be known by."""
 
         def build(sink: RowSink) -> TableFacts:
             return build_table(best_episodes(lambda: source.episodes(view), recipe, share), recipe, sink)
 
-        share = self.hparams["best_share"]
-
         if not self.hparams["cache"] or not source.files:
             return table_in_memory(build)
         folder = cache_folder()
         reading = (type(source).__name__, view, self.hparams["keep_time_limits"], *([] if share == 1 else [share]))
+        reading += (source.labels,) if source.labels else ()
         return cached_table(table_key(source.files, reading, recipe, folder), build, folder)
+
+    def episodes(self) -> Iterator[Episode]:
+        """Yield the episodes with the rewards and ends that training sees, rewards before their transformation."""
+        return (labelled(stored, self._recipe) for stored in self._open().episodes(self.view))
 
     @property
     def transitions(self) -> Batch:

@@ -19,7 +19,11 @@ RAW = SCALES["return"][0]
 BEFORE_NAMES = "EntropyDiffusionPolicy"
 """The algorithm of files from before there were several."""
 
-COMMON = {"date", "dataset", "environment", "scores", "episodes", "versions", "checkpoint", "algorithm", "target_returns"}
+COMMON = {
+    *("date", "dataset", "environment", "scores", "episodes", "versions", "checkpoint", "algorithm"),
+    *("evaluations_in_training", "target_returns"),
+}
+"""What does not say how actions were chosen."""
 
 
 @dataclass(frozen=True)

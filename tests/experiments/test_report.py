@@ -39,6 +39,7 @@ def write(
         "checkpoint": {"file": f"{name}.ckpt", "gradient_steps": changes.get("steps", 1000), "training_seed": seed,
                        "options": {"model": {"discount": changes.get("discount", 0.99)}, "data": {"n_step": 1}}},
         "algorithm": algorithm,
+        "evaluations_in_training": {"last": score},
         "candidates": 50,
     }  # fmt: skip
     file = root / task.replace("/", "-") / f"{run or algorithm}-seed{seed}" / f"test_{name}.json"
