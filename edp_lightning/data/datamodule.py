@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 from edp_lightning.data.card import DataCard, make_card
 from edp_lightning.data.columns import tell_losses
 from edp_lightning.data.loader import OneBatch, TransitionLoader, mixture_probabilities, repeated_batches
+from edp_lightning.data.replay import ReplayBuffer, ReplayLoader
 from edp_lightning.data.sources.bounds import ActionBound, action_bounds
 from edp_lightning.data.tables.build import RowSink, TableFacts, TableRecipe, build_table
 from edp_lightning.data.tables.cache import cached_table, table_in_memory, table_key
@@ -132,6 +133,7 @@ class OfflineDataModule(L.LightningDataModule):
         self._arrays: Mapping[str, Any] | None = None
         self._position = 0
         self._loader: TransitionLoader | None = None
+        self._replay: dict[str, Any] = {}
         self._ready = self._tried = False
 
     @classmethod
@@ -158,6 +160,7 @@ class OfflineDataModule(L.LightningDataModule):
     environment: "EvaluationEnvironment | None"
     no_environment: str
     view: "ObservationView"
+    recipe: TableRecipe
     reward_map: RewardMap
     reward_mismatch: str
     card: DataCard
@@ -252,6 +255,7 @@ class OfflineDataModule(L.LightningDataModule):
             action_clip_eps=h.action_clip_eps,
             action_chunk=h.action_chunk,
         )
+        self.recipe = recipe
         table, self.facts = self._table(source, view, recipe)
         self.reward_map = RewardMap(*self.facts.reward_map)
         self.observation_dim, self.action_dim = table.observation_dim, table.action_dim
@@ -335,10 +339,15 @@ class OfflineDataModule(L.LightningDataModule):
                 f"each of {world_size} ranks draws {h.batch_size} rows: {h.batch_size * world_size} per gradient step"
             )
         parts = list(zip(self.facts.parts, self._probabilities, strict=True)) if h.mixture else None
-        self._loader = TransitionLoader(
-            self.table, h.batch_size, h.steps_per_epoch, h.seed, self._position, rank, world_size, parts, **self._served()
-        )
+        arguments = (self.table, h.batch_size, h.steps_per_epoch, h.seed, self._position)
+        options = {"rank": rank, "world_size": world_size, "parts": parts, **self._served()}
+        loader = ReplayLoader if self._replay else TransitionLoader
+        self._loader = loader(*arguments, **options, **self._replay)
         return self._loader
+
+    def complete_batches(self, buffer: ReplayBuffer | None, rows: int = 0) -> None:
+        """Let loaders that are made from now on take so many rows of every batch from a buffer; all from the table without."""
+        self._replay = {} if buffer is None else {"buffer": buffer, "buffer_rows": rows}
 
     def _served(self) -> dict[str, Any]:
         """Return where the trainer's run is in the stream, what of it is served how and where; nothing without a trainer."""
