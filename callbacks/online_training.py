@@ -37,7 +37,7 @@ class OnlineTraining(L.Callback):
     Everything that was collected is in the checkpoint. A resumed run plays the actions of the episodes under way again from
     their seeds, and goes on bit for bit; an environment that answers otherwise then has its episodes cut, with a warning.
 
-    Writes ``online.csv`` into the run's folder: the evaluations on the axis of environment steps.
+    Writes ``online_curve.csv`` into the run's folder: the evaluations on the axis of environment steps.
 
     Args:
         env_steps: Environment steps of the online phase, of all environments together; 0 for offline training.

@@ -42,7 +42,8 @@ class OfflineDataModule(L.LightningDataModule):
 
     Args:
         dataset: Minari id of a set on this machine; ``d4rl:NAME`` or ``d4rl:/PATH/FILE.hdf5`` for D4RL's files;
-            ``npz:/PATH/FILE.npz`` for plain arrays (``edp_lightning/data/sources/arrays.py`` tells their names and shapes).
+            ``npz:/PATH/FILE.npz`` for plain arrays (``edp_lightning/data/sources/arrays.py`` tells their names and shapes);
+            ``online:/PATH/RUN`` for what a run collected online.
         view: Observation view; the family's default when not given, and where there is no family everything, in the order of
             the observation space. AntMaze: ``goal`` (31 numbers with the goal) or ``d4rl`` (29 numbers, reward relabelled to
             the evaluation's fixed goal, which the policy does not see). Keys of a Dict or Tuple with commas between choose

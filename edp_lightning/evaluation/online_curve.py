@@ -10,7 +10,7 @@ import numpy as np
 from edp_lightning.data.collected import CollectedEpisode
 from edp_lightning.errors import UserError
 
-FILE = "online.csv"
+FILE = "online_curve.csv"
 """Name of the table in a run's folder."""
 
 Point = dict[str, float]

@@ -66,7 +66,7 @@ def assert_goes_on(fit, whole, fresh, hook, step):
         fit("parts", *fresh, *crash)
     resumed = fit("parts", "--ckpt_path=last", *ONLINE)
     assert differing(state(resumed, "OnlineTraining"), state(whole, "OnlineTraining")) == []
-    assert (resumed / "online.csv").read_text() == (whole / "online.csv").read_text()
+    assert (resumed / "online_curve.csv").read_text() == (whole / "online_curve.csv").read_text()
     assert scalars(resumed)["evaluation/return"] == scalars(whole)["evaluation/return"]
 
 
