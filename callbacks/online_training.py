@@ -157,7 +157,7 @@ class OnlineTraining(L.Callback):
         data.complete_batches(self._buffer, batch_size - round(self.offline_share * batch_size))
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Bring the episodes under way back, or begin with saving and an evaluation; collect what is due."""
+        """Bring the episodes under way back, or begin with an evaluation; collect what is due."""
         if self._buffer is None:
             return
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
@@ -172,7 +172,7 @@ class OnlineTraining(L.Callback):
             else:
                 self._collector.begin()
         self._saved, self._origin = {}, collected_where(data, pl_module)
-        if trainer.global_step == self._start and not self._collector.time:
+        if trainer.global_step == self._start and not self._points:
             self._begin(trainer, pl_module)
         self._collect(trainer, pl_module)
 
@@ -189,7 +189,6 @@ class OnlineTraining(L.Callback):
     def _begin(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         pace, last = self._pace, trainer.max_steps
-        self._points = []
         rank_zero_info(
             f"online: {pace.env_steps} environment steps, gradient steps {self._start} to {last}; {self.offline_share:.0%} of "
             f"a batch from {data.dataset}"
@@ -198,11 +197,11 @@ class OnlineTraining(L.Callback):
             rank_zero_warn(f"rewards collected online may not be those of the data: {data.reward_mismatch}")
         with _acting(pl_module):
             self._tell_if_certain(pl_module, data.transitions.observation[:8].cpu())
+        for callback in _evaluations(trainer):
+            callback.evaluate_now(trainer, pl_module)
         if not trainer.fast_dev_run:  # type: ignore[attr-defined]
             # --ckpt_path last goes on from here, whenever the run is cut off
             trainer.save_checkpoint(checkpoint_folder(trainer) / "last.ckpt", weights_only=False)
-        for callback in _evaluations(trainer):
-            callback.evaluate_now(trainer, pl_module)
 
     def _tell_if_certain(self, module: L.LightningModule, observation: Tensor) -> None:
         drawn = [
