@@ -12,7 +12,7 @@ from edp_lightning.evaluation.online_curve import read_points
 from edp_lightning.networks.scaling import ActionScaler
 from tests.conftest import scalars
 from tests.probes import CrashError
-from tests.test_resume import flat
+from tests.test_resume import curves, flat
 
 pytestmark = pytest.mark.filterwarnings("ignore:rewards collected online may not be those of the data")
 
@@ -67,7 +67,9 @@ def assert_goes_on(fit, whole, fresh, hook, step):
     resumed = fit("parts", "--ckpt_path=last", *ONLINE)
     assert differing(state(resumed, "OnlineTraining"), state(whole, "OnlineTraining")) == []
     assert (resumed / "online_curve.csv").read_text() == (whole / "online_curve.csv").read_text()
-    assert scalars(resumed)["evaluation/return"] == scalars(whole)["evaluation/return"]
+    logged = curves(resumed)
+    assert logged == curves(whole)
+    assert len(logged["evaluation/return"]) == 4
 
 
 @pytest.mark.slow
