@@ -151,8 +151,8 @@ class OnlineTraining(L.Callback):
         module: Any = pl_module
         room = max(self._pace.env_steps, self._saved["collected"]["time"] * self._pace.num_envs if self._saved else 0)
         dims = data.observation_dim, data.action_dim
-        options = room, self.buffer_size, module.uses_next_action
-        self._buffer = ReplayBuffer(data.recipe, data.reward_map, *dims, *options)
+        successors: bool = module.uses_next_action
+        self._buffer = ReplayBuffer(data.recipe, data.reward_map, *dims, room, self.buffer_size, successors)
         batch_size = data.hparams["batch_size"]
         data.complete_batches(self._buffer, batch_size - round(self.offline_share * batch_size))
 

@@ -340,10 +340,19 @@ class OfflineDataModule(L.LightningDataModule):
                 f"each of {world_size} ranks draws {h.batch_size} rows: {h.batch_size * world_size} per gradient step"
             )
         parts = list(zip(self.facts.parts, self._probabilities, strict=True)) if h.mixture else None
-        arguments = (self.table, h.batch_size, h.steps_per_epoch, h.seed, self._position)
-        options = {"rank": rank, "world_size": world_size, "parts": parts, **self._served()}
-        loader = ReplayLoader if self._replay else TransitionLoader
-        self._loader = loader(*arguments, **options, **self._replay)
+        options: dict[str, Any] = {
+            "table": self.table,
+            "batch_size": h.batch_size,
+            "steps_per_epoch": h.steps_per_epoch,
+            "seed": h.seed,
+            "position": self._position,
+            "rank": rank,
+            "world_size": world_size,
+            "parts": parts,
+            **self._served(),
+            **self._replay,
+        }
+        self._loader = ReplayLoader(**options) if self._replay else TransitionLoader(**options)
         return self._loader
 
     def complete_batches(self, buffer: ReplayBuffer | None, rows: int = 0) -> None:
