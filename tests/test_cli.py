@@ -122,6 +122,9 @@ def test_fit_test_validate_predict(toy_set, command, capsys):
     assert result["dataset"]["id"] == toy_set
     assert result["checkpoint"]["gradient_steps"] == 10
     assert result["checkpoint"]["training_seed"] == 0
+    options = result["checkpoint"]["options"]
+    assert (options["model"]["num_critics"], options["data"]["batch_size"]) == (3, 8)
+    assert "seed" not in options["model"]
     assert {"torch", "lightning", "minari"} <= set(result["versions"])
 
     before = (folder / "config.yaml").read_text()

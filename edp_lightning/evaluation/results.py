@@ -1,6 +1,7 @@
 """What a result file says: every episode, and how the numbers came about."""
 
 import datetime
+import json
 import platform
 from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
@@ -48,8 +49,12 @@ def result_record(
     }
 
 
+MACHINE_OPTIONS = {"seed", "compile", "cache", "collect_workers", "download"}
+"""Options that say where or which time a policy was trained, not how."""
+
+
 def checkpoint_facts(path: str | Path | None) -> dict[str, Any] | None:
-    """Return which weights were judged: file, gradient steps and training seed; None for an untrained policy."""
+    """Return which weights were judged: file, gradient steps, training seed and options; None for an untrained policy."""
     if not path:
         return None
     checkpoint = read_checkpoint(str(path))
@@ -57,4 +62,15 @@ def checkpoint_facts(path: str | Path | None) -> dict[str, Any] | None:
         "file": str(path),
         "gradient_steps": int(checkpoint["global_step"]),
         "training_seed": checkpoint["hyper_parameters"]["seed"],
+        "options": {
+            "model": _training_options(checkpoint["hyper_parameters"]),
+            "data": _training_options(checkpoint.get("datamodule_hyper_parameters", {})),
+        },
     }
+
+
+def _training_options(hyper_parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what JSON can hold of the options; Lightning's own entries begin with an underscore."""
+    kept = {k: v for k, v in hyper_parameters.items() if k not in MACHINE_OPTIONS and not k.startswith("_")}
+    plain: dict[str, Any] = json.loads(json.dumps(kept, default=str))
+    return plain

@@ -151,6 +151,7 @@ def read_result(file: Path) -> Result:
         "data": _text({key: value for key, value in dataset.items() if key not in ("id", "view")}),
         "environment": _text(record["environment"]),
         "episodes": _text([episode["seed"] for episode in record["episodes"]]),
+        "options": _text(checkpoint.get("options")),
         "choice of actions": _text({key: value for key, value in record.items() if key not in COMMON}),
     }
     seed = int(checkpoint["training_seed"])
