@@ -1,7 +1,7 @@
 """Going on from an offline checkpoint in the environment: collecting between gradient steps."""
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,7 +10,6 @@ import torch
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from lightning.pytorch.utilities.seed import isolate_rng
-from torch import Tensor
 
 from edp_lightning.callbacks.checkpoints import checkpoint_folder
 from edp_lightning.callbacks.environment_evaluation import EnvironmentEvaluation
@@ -19,6 +18,7 @@ from edp_lightning.data.collected import STATE
 from edp_lightning.data.replay import ReplayBuffer
 from edp_lightning.errors import UserError
 from edp_lightning.evaluation.collector import Collector
+from edp_lightning.evaluation.exploration import Exploration, acting
 from edp_lightning.evaluation.metrics import evaluation_scores
 from edp_lightning.evaluation.online_curve import Point, collected_since, write_points
 from edp_lightning.evaluation.pace import Pace
@@ -79,8 +79,7 @@ class OnlineTraining(L.Callback):
         self.offline_share = offline_share
         self.buffer_size = buffer_size
         self.num_workers = num_workers
-        self.actions = actions
-        self.action_noise = action_noise
+        self.exploration = Exploration(actions, action_noise)
         self._start: int | None = None
         self._saved: dict[str, Any] = {}
         self._points: list[Point] = []
@@ -195,24 +194,18 @@ class OnlineTraining(L.Callback):
         )
         if data.reward_mismatch:
             rank_zero_warn(f"rewards collected online may not be those of the data: {data.reward_mismatch}")
-        with _acting(pl_module):
-            self._tell_if_certain(pl_module, data.transitions.observation[:8].cpu())
+        with acting(pl_module):
+            certain = self.exploration.is_certain(pl_module, data.transitions.observation[:8].cpu())
+        if certain:
+            rank_zero_info(
+                "the policy decides without chance, so it tries nothing new: online.actions draw plays draws of it, and "
+                "online.action_noise adds noise"
+            )
         for callback in _evaluations(trainer):
             callback.evaluate_now(trainer, pl_module)
         if not trainer.fast_dev_run:  # type: ignore[attr-defined]
             # --ckpt_path last goes on from here, whenever the run is cut off
             trainer.save_checkpoint(checkpoint_folder(trainer) / "last.ckpt", weights_only=False)
-
-    def _tell_if_certain(self, module: L.LightningModule, observation: Tensor) -> None:
-        drawn = [
-            self.choose(module, observation, [torch.Generator().manual_seed(seed + row) for row in range(len(observation))])
-            for seed in (0, 100)
-        ]
-        if torch.equal(*drawn):
-            rank_zero_info(
-                "the policy decides without chance, so it tries nothing new: online.actions draw plays draws of it, and "
-                "online.action_noise adds noise"
-            )
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *args: Any) -> None:
         """Take the environment steps that are due before the next gradient step."""
@@ -227,33 +220,10 @@ class OnlineTraining(L.Callback):
         if self._collector.env_steps >= due:
             return
 
-        def act(observation: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
-            return self.choose(pl_module, observation, generators)
-
-        with _acting(pl_module):
+        with acting(pl_module):
             while self._collector.env_steps < due:
-                for episode in self._collector.step(act):
+                for episode in self._collector.step(partial(self.exploration.choose, pl_module)):
                     self._buffer.observe(episode)
-
-    @torch.no_grad()
-    def choose(self, module: Any, observation: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
-        """Return the actions that are played, in the environment's units.
-
-        Args:
-            module: The policy.
-            observation: What it sees, shape (batch, observation_dim).
-            generators: One per row.
-        """
-        if self.actions == "act":
-            action: Tensor = module.act(observation, generators)
-        else:
-            rows = module.normalizer(observation.to(module.device)).split(1)
-            action = module.action_scaler(torch.cat([_draw(module, row, g) for row, g in zip(rows, generators, strict=True)]))
-        if self.action_noise:
-            noise = torch.stack([torch.randn(action.shape[1], generator=generator) for generator in generators])
-            unit = module.action_scaler.inverse(action)
-            action = module.action_scaler(unit + self.action_noise * noise.to(action.device))
-        return action
 
     def after_evaluation(
         self, trainer: L.Trainer, pl_module: L.LightningModule, results: list[EpisodeResult], step: int
@@ -308,29 +278,9 @@ class OnlineTraining(L.Callback):
             close(patience)
 
 
-@contextmanager
-def _acting(module: L.LightningModule) -> Iterator[None]:
-    """Switch off inside what networks do in training alone, such as dropout."""
-    training = [part for part in module.modules() if part.training]
-    for part in training:
-        part.training = False
-    try:
-        yield
-    finally:
-        for part in training:
-            part.training = True
-
-
 def _evaluations(trainer: L.Trainer) -> list[EnvironmentEvaluation]:
     return [callback for callback in trainer.callbacks if isinstance(callback, EnvironmentEvaluation)]  # type: ignore[attr-defined]
 
 
 def _first_success(episode: Any) -> bool:
     return bool(episode.reward[-1] > 0)
-
-
-def _draw(module: Any, observation: Tensor, generator: torch.Generator) -> Tensor:
-    action: Tensor | None = module.draw_actions(observation, generator)
-    if action is None:
-        raise UserError(f"{type(module).__name__} has no plain draw of its policy: set online.actions to act")
-    return action

@@ -9,7 +9,6 @@ from edp_lightning.data.sources.minari import open_set
 from edp_lightning.environments.families import ObservationView
 from edp_lightning.errors import UserError
 from edp_lightning.evaluation.online_curve import read_points
-from edp_lightning.networks.scaling import ActionScaler
 from tests.conftest import scalars
 from tests.probes import CrashError
 from tests.test_resume import curves, flat
@@ -176,43 +175,3 @@ def test_a_method_without_values_is_refused(pendulum_set, tmp_path, capsys):
 def test_options_out_of_range_are_refused(options, message):
     with pytest.raises(UserError, match=message):
         OnlineTraining(**options)
-
-
-class Policy:
-    """Decides for 1 of [-2, 2], draws from N(0, 0.1) of [-1, 1]."""
-
-    device = torch.device("cpu")
-
-    def __init__(self):
-        self.action_scaler = ActionScaler(1)
-        self.action_scaler.set(torch.tensor([-2.0]), torch.tensor([2.0]))
-        self.normalizer = torch.nn.Identity()
-
-    def act(self, observation, generators):
-        return torch.ones(len(observation), 1)
-
-    def draw_actions(self, observation, generator):
-        return 0.1 * torch.randn(len(observation), 1, generator=generator)
-
-
-@pytest.mark.parametrize(
-    ("options", "mean", "std"),
-    [
-        ({}, 1, 0),
-        ({"action_noise": 0.05}, 1, 0.1),
-        ({"actions": "draw"}, 0, 0.2),
-        ({"actions": "draw", "action_noise": 0.1}, 0, 0.08**0.5),
-    ],
-)
-def test_what_is_played(options, mean, std):
-    generators = [torch.Generator().manual_seed(row) for row in range(4000)]
-    played = OnlineTraining(**options).choose(Policy(), torch.zeros(4000, 3), generators)
-    assert played.mean().item() == pytest.approx(mean, abs=0.02)
-    assert played.std().item() == pytest.approx(std, abs=0.02)
-
-
-def test_noise_stays_within_the_bounds():
-    played = OnlineTraining(action_noise=3.0).choose(
-        Policy(), torch.zeros(50, 3), [torch.Generator().manual_seed(row) for row in range(50)]
-    )
-    assert played.abs().max() == 2.0
