@@ -178,6 +178,10 @@ class EnvironmentEvaluation(L.Callback):
                     callback.judge(trainer, judgement.scores["score"])
         trainer.save_checkpoint(checkpoint_folder(trainer) / "last.ckpt", weights_only=False)
 
+    def evaluate_now(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Play between Lightning's own evaluations; the scores go to loggers and listeners alone."""
+        self._evaluate(trainer, pl_module, self.num_episodes, over=True)
+
     def state_dict(self) -> dict[str, Any]:
         """Return the scores so far, and whether an evaluation of this state was given up."""
         return {"owed": self._owed, "history": self._history.state()}

@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 from edp_lightning.data.card import DataCard, make_card
 from edp_lightning.data.columns import tell_losses
 from edp_lightning.data.loader import OneBatch, TransitionLoader, mixture_probabilities, repeated_batches
+from edp_lightning.data.replay import ReplayBuffer, ReplayLoader
 from edp_lightning.data.sources.bounds import ActionBound, action_bounds
 from edp_lightning.data.tables.build import RowSink, TableFacts, TableRecipe, build_table, labelled
 from edp_lightning.data.tables.cache import cached_table, table_in_memory, table_key
@@ -43,7 +44,8 @@ class OfflineDataModule(L.LightningDataModule):
     Args:
         dataset: Minari id of a set on this machine; ``d4rl:NAME`` or ``d4rl:/PATH/FILE.hdf5`` for D4RL's files;
             ``ogbench:TASK`` for OGBench's, such as ``ogbench:antmaze-large-navigate-singletask-task1-v0``;
-            ``npz:/PATH/FILE.npz`` for plain arrays (``edp_lightning/data/sources/arrays.py`` tells their names and shapes).
+            ``npz:/PATH/FILE.npz`` for plain arrays (``edp_lightning/data/sources/arrays.py`` tells their names and shapes);
+            ``online:/PATH/RUN`` for what a run collected online.
         view: Observation view; the family's default when not given, and where there is no family everything, in the order of
             the observation space. AntMaze: ``goal`` (31 numbers with the goal) or ``d4rl`` (29 numbers, reward relabelled to
             the evaluation's fixed goal, which the policy does not see). Keys of a Dict or Tuple with commas between choose
@@ -138,6 +140,7 @@ class OfflineDataModule(L.LightningDataModule):
         self._position = 0
         self._loader: TransitionLoader | None = None
         self._trajectories: Trajectories | None = None
+        self._replay: dict[str, Any] = {}
         self._ready = self._tried = False
 
     @classmethod
@@ -165,6 +168,7 @@ class OfflineDataModule(L.LightningDataModule):
     environment: "EvaluationEnvironment | None"
     no_environment: str
     view: "ObservationView"
+    recipe: TableRecipe
     reward_map: RewardMap
     reward_mismatch: str
     card: DataCard
@@ -261,6 +265,7 @@ class OfflineDataModule(L.LightningDataModule):
             action_clip_eps=h.action_clip_eps,
             action_chunk=h.action_chunk,
         )
+        self.recipe = recipe
         table, self.facts = self._table(source, view, recipe, h.best_share)
         self.reward_map = RewardMap(*self.facts.reward_map)
         self.validation_table = None
@@ -357,10 +362,24 @@ class OfflineDataModule(L.LightningDataModule):
                 f"each of {world_size} ranks draws {h.batch_size} rows: {h.batch_size * world_size} per gradient step"
             )
         parts = list(zip(self.facts.parts, self._probabilities, strict=True)) if h.mixture else None
-        self._loader = TransitionLoader(
-            self.table, h.batch_size, h.steps_per_epoch, h.seed, self._position, rank, world_size, parts, **self._served()
-        )
+        options: dict[str, Any] = {
+            "table": self.table,
+            "batch_size": h.batch_size,
+            "steps_per_epoch": h.steps_per_epoch,
+            "seed": h.seed,
+            "position": self._position,
+            "rank": rank,
+            "world_size": world_size,
+            "parts": parts,
+            **self._served(),
+            **self._replay,
+        }
+        self._loader = ReplayLoader(**options) if self._replay else TransitionLoader(**options)
         return self._loader
+
+    def complete_batches(self, buffer: ReplayBuffer | None, rows: int = 0) -> None:
+        """Let loaders that are made from now on take so many rows of every batch from a buffer; all from the table without."""
+        self._replay = {} if buffer is None else {"buffer": buffer, "buffer_rows": rows}
 
     def _served(self) -> dict[str, Any]:
         """Return where the trainer's run is in the stream, what of it is served how and where; nothing without a trainer."""
