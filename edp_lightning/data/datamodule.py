@@ -18,10 +18,11 @@ from edp_lightning.data.columns import tell_losses
 from edp_lightning.data.loader import OneBatch, TransitionLoader, mixture_probabilities, repeated_batches
 from edp_lightning.data.replay import ReplayBuffer, ReplayLoader
 from edp_lightning.data.sources.bounds import ActionBound, action_bounds
-from edp_lightning.data.tables.build import RowSink, TableFacts, TableRecipe, build_table, labelled
+from edp_lightning.data.tables.build import RowSink, TableFacts, TableRecipe, build_table
 from edp_lightning.data.tables.cache import cached_table, table_in_memory, table_key
 from edp_lightning.data.tables.normalize import ObservationNormalization, observation_statistics
 from edp_lightning.data.tables.rewards import RewardMap, RewardTransform
+from edp_lightning.data.tables.rows import labelled
 from edp_lightning.data.tables.selection import best_episodes, check_share
 from edp_lightning.data.tables.table import TransitionTable
 from edp_lightning.data.trajectories import Trajectories, check_single_steps
@@ -251,7 +252,7 @@ class OfflineDataModule(L.LightningDataModule):
         self.reward_mismatch = next(filter(None, mismatches), "")
         low, high = action_bounds(source, h.action_low, h.action_high, (e.action for e in source.episodes(view)))
         source.check_actions(low, high)
-        self._recipe = recipe = TableRecipe(
+        self.recipe = recipe = TableRecipe(
             low=tuple(low.tolist()),
             high=tuple(high.tolist()),
             goal=None if environment is None else environment.fixed_goal,
@@ -265,7 +266,6 @@ class OfflineDataModule(L.LightningDataModule):
             action_clip_eps=h.action_clip_eps,
             action_chunk=h.action_chunk,
         )
-        self.recipe = recipe
         table, self.facts = self._table(source, view, recipe, h.best_share)
         self.reward_map = RewardMap(*self.facts.reward_map)
         self.validation_table = None
@@ -346,7 +346,7 @@ class OfflineDataModule(L.LightningDataModule):
 
     def episodes(self) -> Iterator[Episode]:
         """Yield the episodes with the rewards and ends that training sees, rewards before their transformation."""
-        return (labelled(stored, self._recipe) for stored in self._open().episodes(self.view))
+        return (labelled(stored, self.recipe) for stored in self._open().episodes(self.view))
 
     @property
     def transitions(self) -> Batch:

@@ -209,7 +209,7 @@ def build_table(episodes: Iterable[Episode], recipe: TableRecipe, sink: RowSink)
     changes: NDArray[np.int64] | int = 0
     observation_dim = action_dim = 0
     parts: list[int] = []
-    episode_rows: list[int] = []
+    rows_per_episode: list[int] = []
     for stored in episodes:
         stored_total += float(stored.reward.sum(dtype=np.float64))
         stored_count += len(stored)
@@ -227,8 +227,8 @@ def build_table(episodes: Iterable[Episode], recipe: TableRecipe, sink: RowSink)
         if usable.any():
             sink.append(rows if usable.all() else rows[usable])
         parts.extend([0] * (episode.part + 1 - len(parts)))
-        episode_rows.append(int(usable.sum()))
-        parts[episode.part] += episode_rows[-1]
+        rows_per_episode.append(int(usable.sum()))
+        parts[episode.part] += rows_per_episode[-1]
         terminated_steps += int(episode.terminated.sum())
         truncated += int(episode.truncated.any())
         at_bound += int((np.abs(action[usable]).max(axis=1) > 0.999).sum())
@@ -245,7 +245,7 @@ def build_table(episodes: Iterable[Episode], recipe: TableRecipe, sink: RowSink)
         observation_dim=observation_dim,
         action_dim=action_dim,
         episodes=len(rewards),
-        episode_rows=tuple(episode_rows),
+        episode_rows=tuple(rows_per_episode),
         length=_range(np.array([len(r) for r in rewards])),
         episode_return=_range(returns),
         stored_reward=Range(stored_low, stored_total / stored_count, stored_high),
