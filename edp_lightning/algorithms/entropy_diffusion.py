@@ -119,6 +119,7 @@ class EntropyDiffusionPolicy(OfflineAlgorithm):
         self._noise: NoiseSource | None = None
 
     log_entropy_coef: Tensor
+    chooser: ActionChooser
 
     def build(self, observation_dim: int, action_dim: int) -> None:
         """Create actor and critics with their slow copies."""
@@ -133,7 +134,7 @@ class EntropyDiffusionPolicy(OfflineAlgorithm):
         self.target_critic = copy.deepcopy(self.critic).requires_grad_(False)
         self.prepare_step(compiled=False)
         compiled = h.compile and self.root_device.type == "cpu"  # on a GPU, the form for any number of rows is not measured
-        self._chooser = ActionChooser(self.preparation(compiled, dynamic=True), self.fused_passes(compiled))
+        self.chooser = ActionChooser(self.preparation(compiled, dynamic=True), self.fused_passes(compiled))
 
     def learners(self) -> dict[str, Learner]:
         """Return the critics, then the actor."""
@@ -202,7 +203,7 @@ class EntropyDiffusionPolicy(OfflineAlgorithm):
         """Return the action that the target critics choose; all candidates of all rows go through the networks together."""
         noise = candidate_noise(generators, self.actor.num_draws, self.num_candidates, self.action_dim, self.device)
         choice = Choice(self.num_candidates, self.candidate_temperature, self.q_aggregation, self.lcb_coef)
-        return self._chooser.choose(self.actor, self.target_critic, observation, *noise, choice)
+        return self.chooser.choose(self.actor, self.target_critic, observation, *noise, choice)
 
     def draw_actions(self, observation: Tensor, generator: torch.Generator) -> Tensor:
         """Return one draw of the actor per observation, without candidates."""

@@ -124,11 +124,28 @@ def _report(arguments: list[str], run_command: RunCommand) -> None:
     report(**options)
 
 
+def _export(arguments: list[str], run_command: RunCommand) -> None:
+    from edp_lightning.command_line.parsers import PlainParser
+
+    parser = PlainParser(prog=f"{PROGRAM} export", description="Write a trained policy as one file for other programs.")
+    parser.add_argument("--ckpt_path", required=True, metavar="FILE", help="the checkpoint")
+    formats = ("onnx", "torch")
+    parser.add_argument("--format", choices=formats, default="onnx", help="torch is for torch.export.load (default: onnx)")
+    parser.add_argument("--dynamic-batch", action="store_true", help="any number of observations at once (default: one)")
+    parser.add_argument("--output", metavar="FILE", help="file to write (default: the checkpoint's with another ending)")
+    parser.add_argument("--model", metavar="CLASS", help="import path of an algorithm of your own")
+    options = vars(parser.parse_args(arguments))
+    from edp_lightning.export.command import export
+
+    export(**options)
+
+
 COMMANDS: dict[str, Command] = {
     "fit": Command("train and judge a policy", "Train a policy on a dataset; a run that was stopped goes on."),
     "validate": Command("train and judge a policy", "Play the evaluation's episodes with the policy of a checkpoint."),
     "test": Command("train and judge a policy", "Play more episodes (100 by default) and write their scores to a file."),
     "predict": Command("train and judge a policy", "Write the policy's action for every observation of a dataset."),
+    "export": Command("policies elsewhere", "Write a policy as one file for other programs (ONNX), checked.", _export),
     "collect": Command("datasets", "Collect a dataset on this machine, without downloads, or train what collects.", _collect),
     "data": Command("datasets", "Show and check a dataset, or write it as a Minari set.", _data),
     "sweep": Command("many runs", "Run tasks x algorithms x seeds, each to its end; the same command goes on.", _sweep),
