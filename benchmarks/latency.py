@@ -62,7 +62,7 @@ def products(critics: int) -> Callable[[], object]:
 
     def network(inputs: int, outputs: int) -> None:
         name = f"x{inputs}"
-        for index, (a, b) in enumerate(zip((inputs, 256, 256, 256), (256, 256, 256, outputs), strict=True)):
+        for a, b in zip((inputs, 256, 256, 256), (256, 256, 256, outputs), strict=True):
             key = f"n{len(nodes)}"
             weights.append(numpy_helper.from_array(rng.standard_normal((a, b)).astype(np.float32) / 16, f"w{key}"))
             nodes.append(helper.make_node("Gemm", [name, f"w{key}"], [key]))

@@ -24,7 +24,7 @@ class SharedObservation(ActionChooser):
     """An :class:`ActionChooser` in which each observation passes through its part of the first layers once.
 
     Attributes:
-        candidates: Actions in [-1, 1] of the last choice, shape (batch, num_candidates, action_dim); None if there was one each.
+        candidates: Actions in [-1, 1] of the last choice, (batch, num_candidates, action_dim); None if there was one each.
         scores: Their pessimistic values, shape (batch, num_candidates).
         choice: How it was chosen.
     """

@@ -11,7 +11,7 @@ from torch.utils._pytree import tree_leaves
 from edp_lightning.algorithms.offline_algorithm import OfflineAlgorithm
 from edp_lightning.errors import UserError
 from edp_lightning.export.candidates import SharedObservation
-from edp_lightning.export.draws import Draw, GivenDraws, RecordedDraws
+from edp_lightning.export.draws import GivenDraws, RecordedDraws
 
 UNUSED = {"normal": 0.0, "uniform": 0.5}
 """Law of a draw -> what stands in the graph for one that changes nothing."""
@@ -143,5 +143,3 @@ def _trace(decision: Decision) -> torch.export.ExportedProgram:
             f"{type(decision.algorithm).__name__} cannot be traced into one graph ({reason}): choose may not depend on the "
             "numbers in its tensors" + ("; without --dynamic-batch it may work" if decision.dynamic else "")
         ) from error
-
-

@@ -4,7 +4,7 @@ An algorithm draws with ``torch.randn`` and ``torch.rand`` from one generator pe
 about it here, so whatever ``choose`` an algorithm has can be exported.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -29,8 +29,6 @@ class Draw(NamedTuple):
     name: str
     kind: str
     shape: tuple[int, ...]
-
-
 
 
 class RecordedDraws(TorchFunctionMode):

@@ -144,7 +144,9 @@ def test_the_runtime_needs_numpy_and_onnxruntime_alone(exported, tmp_path):
         "policy = Policy(sys.argv[1])\n"
         "print(policy.check(), *policy.act(np.zeros(5)))\n"
     )
-    done = subprocess.run([sys.executable, "-c", probe, str(exported)], cwd=tmp_path, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", probe, str(exported)], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     assert len(done.stdout.split()) == 3
     inside = "import sys, edp_lightning.export.runtime; assert not {'torch', 'lightning', 'gymnasium'} & set(sys.modules)"
@@ -269,5 +271,3 @@ def test_values_are_those_of_the_ensemble():
     torch.testing.assert_close(q_values(critic, observation, candidates), expected)
     one = q_values(critic, observation[:1], candidates[:1])
     torch.testing.assert_close(one, expected[:, :1])
-
-
