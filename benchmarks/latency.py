@@ -22,6 +22,7 @@ import numpy as np
 import torch
 
 from edp_lightning.algorithms.entropy_diffusion import EntropyDiffusionPolicy
+from edp_lightning.command_line.info import processor
 from edp_lightning.evaluation.loaded_policy import load_policy
 from edp_lightning.export.command import export
 from edp_lightning.export.runtime import Policy
@@ -32,11 +33,6 @@ TURN = 10
 
 GOALS = {8: 2.0, 64: 8.0}
 """Critics -> milliseconds at the median that a robot at 100 Hz has room for."""
-
-
-def cpu_name() -> str:
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown processor")
 
 
 def checkpoint(folder: Path, critics: int, compiled: bool) -> Path:
@@ -92,7 +88,7 @@ def main() -> None:
     options = parser.parse_args()
     decisions = 50 if options.quick else options.decisions
     torch.set_num_threads(1)
-    print(f"{cpu_name()}, 1 thread of {len(os.sched_getaffinity(0))}, torch {torch.__version__}, 50 candidates")
+    print(f"{processor()}, 1 thread of {len(os.sched_getaffinity(0))}, torch {torch.__version__}, 50 candidates")
     print(f"{'critics':>7} {'':>9} {'p50 ms':>8} {'p99 ms':>8} {'least':>8}")
     observation = np.random.default_rng(0).standard_normal(OBSERVATION_DIM).astype(np.float32)
     for critics, goal in GOALS.items():

@@ -140,6 +140,12 @@ def _export(arguments: list[str], run_command: RunCommand) -> None:
     export(**options)
 
 
+def _info(arguments: list[str], run_command: RunCommand) -> None:
+    from edp_lightning.command_line.info import run
+
+    run(arguments)
+
+
 COMMANDS: dict[str, Command] = {
     "fit": Command("train and judge a policy", "Train a policy on a dataset; a run that was stopped goes on."),
     "validate": Command("train and judge a policy", "Play the evaluation's episodes with the policy of a checkpoint."),
@@ -152,5 +158,6 @@ COMMANDS: dict[str, Command] = {
     "report": Command("many runs", "Make tables and figures, with intervals over seeds, of what runs left behind.", _report),
     "toy": Command("figures", "Train on the paper's two-step task and draw its figure: minutes on a CPU.", _toy),
     "figure": Command("figures", "Draw a run, or the states of datasets (t-SNE).", _figure),
+    "info": Command("this machine", "Print versions, devices, acceleration and folders: what a bug report needs.", _info),
 }
 """Name -> command, in the order of ``--help``."""

@@ -21,7 +21,7 @@ class Decision(nn.Module):
     """What ``act`` of an algorithm computes, with its random numbers as inputs.
 
     Args:
-        algorithm: A trained algorithm on the CPU, for this alone: its chooser is replaced, networks that do not act are emptied.
+        algorithm: A trained algorithm on the CPU, for this alone: its chooser is replaced, networks that do not act emptied.
         dynamic: Whether there may be any number of rows; otherwise there is one.
 
     Attributes:
