@@ -32,7 +32,7 @@ NAMES = [page.relative_to(ROOT).as_posix() for page in PAGES]
 FIT_OPTIONS = {"config", "ckpt_path", "seed_everything", "output", "run_name", "print_config", "model", "help", "version"}
 """Options of fit, validate, test and predict that belong to no section."""
 
-COMMANDS = {"fit", "validate", "test", "predict", "collect", "data", "sweep", "report", "toy", "figure", "export", "info"}
+COMMANDS = {"fit", "validate", "test", "predict", "collect", "data", "sweep", "report", "toy", "figure", "export", "info", "film"}
 WITH_SECOND_WORD = {"data", "figure"}
 PLACES = (
     "",

@@ -146,6 +146,24 @@ def _info(arguments: list[str], run_command: RunCommand) -> None:
     run(arguments)
 
 
+def _film(arguments: list[str], run_command: RunCommand) -> None:
+    from edp_lightning.command_line.parsers import PlainParser
+
+    parser = PlainParser(prog=f"{PROGRAM} film", description="Film episodes of a checkpoint's policy, with what it considers.")
+    parser.add_argument("--ckpt_path", required=True, metavar="FILE", help="the checkpoint")
+    parser.add_argument("--output", default="film.gif", help="film to write, .gif or .mp4 (default: film.gif)")
+    help = "drawn or rendered (default: a plan for mazes and the two-step task)"
+    parser.add_argument("--style", choices=("plan", "camera"), help=help)
+    parser.add_argument("--episodes", type=int, default=1, help="episodes to play (default: 1)")
+    parser.add_argument("--seed", type=int, default=10_000, help="seed of the first episode (default: 10000, as evaluations)")
+    parser.add_argument("--every", type=int, default=2, help="decisions between frames (default: 2)")
+    parser.add_argument("--fps", type=int, default=20, help="frames per second (default: 20)")
+    options = vars(parser.parse_args(arguments))
+    from edp_lightning.figures.film_command import film_checkpoint
+
+    film_checkpoint(**options)
+
+
 COMMANDS: dict[str, Command] = {
     "fit": Command("train and judge a policy", "Train a policy on a dataset; a run that was stopped goes on."),
     "validate": Command("train and judge a policy", "Play the evaluation's episodes with the policy of a checkpoint."),
@@ -158,6 +176,7 @@ COMMANDS: dict[str, Command] = {
     "report": Command("many runs", "Make tables and figures, with intervals over seeds, of what runs left behind.", _report),
     "toy": Command("figures", "Train on the paper's two-step task and draw its figure: minutes on a CPU.", _toy),
     "figure": Command("figures", "Draw a run, or the states of datasets (t-SNE).", _figure),
+    "film": Command("figures", "Film episodes of a policy, in mazes with what it considers (.gif or .mp4).", _film),
     "info": Command("this machine", "Print versions, devices, acceleration and folders: what a bug report needs.", _info),
 }
 """Name -> command, in the order of ``--help``."""

@@ -10,8 +10,8 @@ from torch.utils._pytree import tree_leaves
 
 from edp_lightning.algorithms.offline_algorithm import OfflineAlgorithm
 from edp_lightning.errors import UserError
-from edp_lightning.export.candidates import SharedObservation
 from edp_lightning.export.draws import GivenDraws, RecordedDraws
+from edp_lightning.policies.shared_observation import SharedObservation
 
 UNUSED = {"normal": 0.0, "uniform": 0.5}
 """Law of a draw -> what stands in the graph for one that changes nothing."""

@@ -17,10 +17,10 @@ from edp_lightning.algorithms.behavior_cloning import BehaviorCloning
 from edp_lightning.cli import main
 from edp_lightning.errors import UserError
 from edp_lightning.export import command
-from edp_lightning.export.candidates import q_values
 from edp_lightning.export.check import check, decide, near_tie
 from edp_lightning.export.decision import Decision, traced
 from edp_lightning.policies.acting import Choice
+from edp_lightning.policies.shared_observation import q_values
 from tests.algorithms.tiny import ALGORITHMS, tiny_options
 
 ROOT = Path(__file__).parents[2]
@@ -190,7 +190,7 @@ def test_other_decisions_are_refused(monkeypatch):
     """The form that would be written judges candidates by the opposite of their values."""
     options = SMALL | {"candidate_temperature": 0.0, "lcb_coef": 0.0}
     decision = Decision(module_of("EntropyDiffusionPolicy", **options), dynamic=True)
-    monkeypatch.setattr("edp_lightning.export.candidates.q_values", lambda *args: -q_values(*args))
+    monkeypatch.setattr("edp_lightning.policies.shared_observation.q_values", lambda *args: -q_values(*args))
     with pytest.raises(UserError, match="nothing is written"):
         check(eager(decision), module_of("EntropyDiffusionPolicy", **options), decision.draws, decision.chooser.choice, True)
 

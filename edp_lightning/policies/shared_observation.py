@@ -1,6 +1,6 @@
-"""Choosing among candidates in the form that is exported: what all candidates of an observation share is computed once.
+"""Choosing among candidates in another form: what all candidates of an observation share is computed once, and all are kept.
 
-The numbers are those of ``ActionChooser`` up to rounding, which the check of every exported file holds it to.
+The numbers are those of ``ActionChooser`` up to rounding. It is the form that is exported, and that films look into.
 """
 
 from collections.abc import Callable
