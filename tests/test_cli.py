@@ -18,8 +18,9 @@ COMPLETE = sorted(p for p in [*CONFIGS.glob("*.yaml"), *CONFIGS.glob("reference/
 ABLATIONS = sorted(CONFIGS.glob("ablations/*.yaml"))
 BASES = {p: p.with_suffix(".yaml") for p in CONFIGS.rglob("*") if p.is_dir() and p.with_suffix(".yaml").is_file()}
 OVERLAYS = [(base, path) for folder, base in sorted(BASES.items()) for path in sorted(folder.glob("*.yaml"))]
-PARSED = [pair for pair in OVERLAYS if "reference" not in pair[1].parts]  # of the many small ones, one per family:
-PARSED += [next(pair for pair in OVERLAYS if pair[0] == base) for base in BASES.values() if "reference" in base.parts]
+MANY = ("reference", "ogbench")  # of the many small ones, one per family:
+PARSED = [pair for pair in OVERLAYS if not {*MANY} & {*pair[1].parts}]
+PARSED += [next(pair for pair in OVERLAYS if pair[0] == base) for folder, base in BASES.items() if {*MANY} & {*folder.parts}]
 
 
 def printed_config(capsys: pytest.CaptureFixture[str], *args: str) -> dict:
@@ -122,6 +123,9 @@ def test_fit_test_validate_predict(toy_set, command, capsys):
     assert result["dataset"]["id"] == toy_set
     assert result["checkpoint"]["gradient_steps"] == 10
     assert result["checkpoint"]["training_seed"] == 0
+    options = result["checkpoint"]["options"]
+    assert (options["model"]["num_critics"], options["data"]["batch_size"]) == (3, 8)
+    assert "seed" not in options["model"]
     assert {"torch", "lightning", "minari"} <= set(result["versions"])
 
     before = (folder / "config.yaml").read_text()

@@ -1,10 +1,8 @@
-"""CQL (CORL's cql.py, without Lagrange): python benchmarks/peers/cql.py table.npz [--steps N] [--seed S] [--to FILE]."""
+"""CQL (CORL's cql.py, without Lagrange)."""
 
-import argparse
 import copy
 import math
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -118,25 +116,6 @@ class Peer:
                 a.data.copy_((1 - TAU) * a.data + TAU * b.data)
         return {"actor_loss": actor_loss.item(), "critic_loss": critic_loss.item(), "alpha": self.log_alpha.exp().item()}
 
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("table")
-    parser.add_argument("--steps", type=int, default=1_000_000)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--to")
-    arguments = parser.parse_args()
-    torch.manual_seed(arguments.seed)
-    table = {name: torch.from_numpy(column) for name, column in np.load(arguments.table).items()}
-    peer = Peer(table["observation"].shape[1], table["action"].shape[1], arguments.steps)
-    for step in range(arguments.steps):
-        index = torch.randint(len(table["reward"]), (256,))
-        logged = peer.step({name: column[index] for name, column in table.items()})
-        if step % 1000 == 0 or step == arguments.steps - 1:
-            print(step, logged, flush=True)
-    if arguments.to:
-        torch.save(peer.actor.state_dict(), arguments.to)
-
-
-if __name__ == "__main__":
-    main()
+    def act(self, observation: Tensor) -> Tensor:
+        """Return actions in [-1, 1]."""
+        return torch.tanh(self.actor.body(observation).chunk(2, dim=-1)[0])

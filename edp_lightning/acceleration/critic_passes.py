@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from edp_lightning.networks.ensemble import ACTIVATIONS, CriticActivation, QEnsemble
+from edp_lightning.networks.ensemble import ACTIVATIONS, CriticActivation, CriticNorm, QEnsemble, normalize_units
 from edp_lightning.networks.mish import mish_with_derivative
 
 CHUNK_BYTES = 1 << 20
@@ -25,11 +25,13 @@ class Layers(NamedTuple):
         weights: One (critics, in, out) per layer.
         biases: One (critics, 1, out) per layer.
         activation: After each hidden layer.
+        norm: Before the bias of each hidden layer.
     """
 
     weights: list[Tensor]
     biases: list[Tensor]
     activation: CriticActivation = "mish"
+    norm: CriticNorm = "none"
 
 
 class TDGradients(NamedTuple):
@@ -51,7 +53,9 @@ def values_pass(layers: Layers, inputs: Tensor, dtype: torch.dtype) -> Tensor:
     """Return Q-values (critics, rows), float32, of ``inputs`` (rows, observation_dim + action_dim), or one such per critic."""
     x = inputs.to(dtype).expand(len(layers.weights[0]), -1, -1)
     for weight, bias in zip(layers.weights[:-1], layers.biases[:-1], strict=True):
-        x = ACTIVATIONS[layers.activation](torch.bmm(x, weight.to(dtype)) + bias).to(dtype)
+        product = torch.bmm(x, weight.to(dtype))
+        normal = normalize_units(product)[0] if layers.norm == "layer" else product
+        x = ACTIVATIONS[layers.activation](normal + bias).to(dtype)
     return head_values(layers, x)
 
 
@@ -68,7 +72,7 @@ def td_pass(layers: Layers, inputs: Tensor, target: Tensor, num_critics: int, dt
     Returns:
         Loss (scalar), Q-values (critics, rows), then weight and bias gradients of each layer, hidden layers first.
     """
-    q, activations, derivatives, cast = _forward(layers, inputs, dtype)
+    q, activations, derivatives, cast, norms = _forward(layers, inputs, dtype)
     error = q - target
     count = num_critics * len(inputs)
     grad_q = (error * (2 / count)).unsqueeze(-1)  # (critics, rows, 1)
@@ -77,7 +81,7 @@ def td_pass(layers: Layers, inputs: Tensor, target: Tensor, num_critics: int, dt
     for index in reversed(range(len(derivatives))):
         grad = grad.float() * derivatives[index].float()
         gradients.append(grad.sum(1, keepdim=True))
-        grad = grad.to(dtype)
+        grad = before_norm(grad, norms[index]).to(dtype)
         gradients.append(torch.bmm(activations[index].transpose(1, 2), grad).float())
         if index:
             grad = torch.bmm(grad, cast[index].transpose(1, 2))
@@ -89,10 +93,10 @@ def action_pass(layers: Layers, inputs: Tensor, action_dim: int, dtype: torch.dt
 
     The action is the last ``action_dim`` columns of ``inputs`` (rows, observation_dim + action_dim).
     """
-    q, _, derivatives, cast = _forward(layers, inputs, dtype)
+    q, _, derivatives, cast, norms = _forward(layers, inputs, dtype)
     grad = layers.weights[-1].transpose(1, 2)
     for index in reversed(range(len(derivatives))):
-        grad = (grad.float() * derivatives[index].float()).to(dtype)
+        grad = before_norm(grad.float() * derivatives[index].float(), norms[index]).to(dtype)
         weight = cast[index] if index else cast[0][:, -action_dim:]
         grad = torch.bmm(grad, weight.transpose(1, 2))
     return q, grad.float()
@@ -103,6 +107,25 @@ def with_action_gradient(q: Tensor, derivative: Tensor, action: Tensor) -> Tenso
     return q + (derivative * (action - action.detach())).sum(-1)
 
 
+class Norm(NamedTuple):
+    """What the backward pass through a layer's normalisation needs: its result, and the inverse deviation of each row."""
+
+    normal: Tensor
+    inverse_std: Tensor
+
+
+def before_norm(grad: Tensor, norm: Norm | None) -> Tensor:
+    """Return the gradient by a layer's products from the one by what its normalisation made of them, float32.
+
+    With n = (z - mean) r: dz = r (dn - mean(dn) - n mean(n dn)), means over the units.
+    """
+    if norm is None:
+        return grad
+    normal = norm.normal.float()
+    rest = grad - grad.mean(-1, keepdim=True) - normal * (normal * grad).mean(-1, keepdim=True)
+    return rest * norm.inverse_std
+
+
 class _Forward(NamedTuple):
     """Q-values with what a backward pass needs: inputs of each layer, derivatives of the activation, weights in ``dtype``."""
 
@@ -110,6 +133,7 @@ class _Forward(NamedTuple):
     activations: list[Tensor]
     derivatives: list[Tensor]
     cast: list[Tensor]
+    norms: list[Norm | None]
 
 
 def relu_with_derivative(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -121,15 +145,22 @@ def relu_with_derivative(x: Tensor) -> tuple[Tensor, Tensor]:
 def _forward(layers: Layers, inputs: Tensor, dtype: torch.dtype) -> _Forward:
     x = inputs.to(dtype).expand(len(layers.weights[0]), -1, -1)
     activations, derivatives, cast = [x], [], []
+    norms: list[Norm | None] = []
     with_derivative = mish_with_derivative if layers.activation == "mish" else relu_with_derivative
     for weight, bias in zip(layers.weights[:-1], layers.biases[:-1], strict=True):
         cast.append(weight.to(dtype))
+        product = torch.bmm(x, cast[-1])
+        if layers.norm == "layer":
+            product, _, inverse_std = normalize_units(product)
+            norms.append(Norm(product.to(dtype), inverse_std))
+        else:
+            norms.append(None)
         # The bias is added in float32, in the same compiled kernel as the activation.
-        activated, derivative = with_derivative(torch.bmm(x, cast[-1]) + bias)
+        activated, derivative = with_derivative(product + bias)
         x = activated.to(dtype)
         activations.append(x)
         derivatives.append(derivative.to(dtype))
-    return _Forward(head_values(layers, x), activations, derivatives, cast)
+    return _Forward(head_values(layers, x), activations, derivatives, cast, norms)
 
 
 def head_values(layers: Layers, x: Tensor) -> Tensor:
@@ -221,9 +252,8 @@ def gradient_memory(critic: QEnsemble) -> list[Tensor]:
 def all_layers(critic: QEnsemble) -> Layers:
     """Return the parameters of all critics."""
     modules = [*critic.hidden, critic.output]
-    return Layers(
-        [module.weight.detach() for module in modules], [module.bias.detach() for module in modules], critic.activation
-    )
+    weights, biases = [module.weight.detach() for module in modules], [module.bias.detach() for module in modules]
+    return Layers(weights, biases, critic.activation, critic.norm)
 
 
 def _chunks(critic: QEnsemble, rows: int) -> list[Layers]:
@@ -235,4 +265,4 @@ def _chunks(critic: QEnsemble, rows: int) -> list[Layers]:
     weights = [torch.split(weight, sizes) for weight in layers.weights]
     biases = [torch.split(bias, sizes) for bias in layers.biases]
     parts = zip(zip(*weights, strict=True), zip(*biases, strict=True), strict=True)
-    return [Layers(list(w), list(b), critic.activation) for w, b in parts]
+    return [Layers(list(w), list(b), critic.activation, critic.norm) for w, b in parts]

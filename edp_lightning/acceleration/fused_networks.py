@@ -27,6 +27,11 @@ class FusedCriticPasses:
     def __init__(self, fused: FusedPerceptrons) -> None:
         self._fused = fused
 
+    @staticmethod
+    def can_pass(critic: QEnsemble) -> bool:
+        """Return whether these passes know the critics' layers: one activation, no normalisation."""
+        return critic.activation == "mish" and critic.norm == "none"
+
     @torch.no_grad()
     def values(self, critic: QEnsemble, inputs: Tensor) -> Tensor:
         """Return Q-values (num_critics, rows) of ``inputs`` (rows, observation_dim + action_dim)."""
@@ -47,7 +52,7 @@ class FusedCriticPasses:
 
 
 def _parameters(critic: QEnsemble) -> tuple[list[Tensor], list[Tensor]]:
-    """Return weights and biases of all layers; the passes know one activation."""
+    """Return weights and biases of all layers."""
+    assert FusedCriticPasses.can_pass(critic)
     layers = all_layers(critic)
-    assert layers.activation == "mish"
     return layers.weights, layers.biases

@@ -96,7 +96,6 @@ class DiffusionQL(OfflineAlgorithm):
         self.critic = QEnsemble(observation_dim, action_dim, 2, h.hidden_dims, self.hidden_dtype, init=TORCH)
         self.ema_actor = copy.deepcopy(self.actor).requires_grad_(False)
         self.target_critic = copy.deepcopy(self.critic).requires_grad_(False)
-        self.prepare_step(compiled=False)
         compiled = h.compile and self.root_device.type == "cpu"
         self.chooser = ActionChooser(self.preparation(compiled, dynamic=True), self.fused_passes(compiled))
 
@@ -112,11 +111,6 @@ class DiffusionQL(OfflineAlgorithm):
     def ema_networks(self) -> Sequence[Follower]:
         """Return the actor that the critics' targets sample from."""
         return (Follower(self.ema_actor, self.actor),)
-
-    def on_fit_start(self) -> None:
-        """Compile the losses, if that is wanted."""
-        super().on_fit_start()
-        self.prepare_step(compiled=self.hparams["compile"])
 
     def prepare_step(self, compiled: bool) -> None:
         """Choose whether the functions of a gradient step are compiled for this module's device."""

@@ -106,7 +106,6 @@ class EfficientDiffusionIQL(OfflineAlgorithm):
         self.value = Perceptron(observation_dim, h.hidden_dims, 1, **options)
         self.critic = QEnsemble(observation_dim, action_dim, h.num_critics, h.hidden_dims, **options)
         self.target_critic = copy.deepcopy(self.critic).requires_grad_(False)
-        self.prepare_step(compiled=False)
         compiled = h.compile and self.root_device.type == "cpu"
         self.chooser = ActionChooser(self.preparation(compiled, dynamic=True), self.fused_passes(compiled))
 
@@ -122,11 +121,6 @@ class EfficientDiffusionIQL(OfflineAlgorithm):
     def target_networks(self) -> Sequence[Follower]:
         """Return the target critics."""
         return (Follower(self.target_critic, self.critic),)
-
-    def on_fit_start(self) -> None:
-        """Compile the losses, if that is wanted."""
-        super().on_fit_start()
-        self.prepare_step(compiled=self.hparams["compile"])
 
     def prepare_step(self, compiled: bool) -> None:
         """Choose whether the functions of a gradient step are compiled for this module's device."""

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from edp_lightning.acceleration.precision import HiddenPrecision
 from edp_lightning.algorithms.inspection import Critics, Follower, StepReport, TunableEntropy
-from edp_lightning.algorithms.losses import ActorTerms, BackupChoice, actor_loss, actor_metrics, critic_metrics
+from edp_lightning.algorithms.losses import ActorTerms, BackupChoice, QTimeWeight, actor_loss, actor_metrics, critic_metrics
 from edp_lightning.algorithms.noise import NoiseSource, StepNoise
 from edp_lightning.algorithms.objectives import Networks, ObjectiveOptions, Objectives
 from edp_lightning.algorithms.offline_algorithm import OfflineAlgorithm
@@ -18,7 +18,7 @@ from edp_lightning.algorithms.optimization import Learner, LRSchedule
 from edp_lightning.algorithms.option_checks import check_aggregation, check_entropy
 from edp_lightning.data.transitions import Batch
 from edp_lightning.diffusion import MeanRevertingSDE, ScheduleName
-from edp_lightning.networks.ensemble import QAggregation, QEnsemble, aggregate_q
+from edp_lightning.networks.ensemble import CriticNorm, QAggregation, QEnsemble, aggregate_q
 from edp_lightning.networks.noise_network import NoiseNetwork
 from edp_lightning.policies.acting import ActionChooser, Choice, candidate_noise
 from edp_lightning.policies.diffusion import BehaviorLoss, DiffusionPolicy, EntropyEstimator, ReverseVariance, entropy_draws
@@ -36,6 +36,8 @@ class EntropyDiffusionPolicy(OfflineAlgorithm):
         action_dim: Width of an action; taken from the dataset when not given.
         hidden_dims: Widths of the hidden layers of actor and critics.
         num_critics: Number of critics M.
+        critic_norm: ``layer`` normalises what enters the critics' hidden activations (see ``QEnsemble``): values far from the
+            data stay bounded. ``none`` as in the paper. With it, fused passes serve the actor only.
         num_diffusion_steps: Number of diffusion steps T.
         schedule: Shape of the diffusion's speed over its steps.
         bc_loss: Behaviour loss: ``noise_matching`` or the paper's ``likelihood`` (see ``DiffusionPolicy.behavior_loss``).
@@ -44,6 +46,8 @@ class EntropyDiffusionPolicy(OfflineAlgorithm):
             predictions leave open, without which few steps return far less spread than the data have (see ``DiffusionPolicy``).
         discount: Discount per environment step.
         eta: Weight of the Q term (eta in the paper); 0 trains behaviour cloning.
+        q_time_weight: Weight of a row in the Q term by its diffusion time: ``uniform`` (the paper), or ``signal``, the
+            signal-to-noise ratio relative to t = 1, as the behaviour loss weighs one-step predictions.
         entropy: Estimator of the entropy term: ``none``, ``reference`` (what the released code computes), ``bridge`` (the
             paper's eq. 14, zero gradient on average) or ``path`` (a differentiable bound).
         entropy_coef: (Initial) weight alpha of the entropy term, above 0: the loss one nat of ``path`` is worth. For
@@ -58,6 +62,8 @@ class EntropyDiffusionPolicy(OfflineAlgorithm):
             its pessimistic value, as when the policy is executed with temperature 0.
         num_candidates: Actions sampled per decision, among which the target critics choose.
         candidate_temperature: Temperature of the softmax over the candidates' values; 0 takes the best.
+        execution_noise: Standard deviation of Gaussian noise added to the chosen action, which is in [-1, 1] and clipped to it
+            again: it frees a robot that stands where all actions are worth the same. 0 adds none, as the paper.
         actor_lr: Adam learning rate of the actor.
         critic_lr: Adam learning rate of the critics.
         lr_schedule: ``constant``, or ``cosine`` to zero at ``trainer.max_steps``, changed every step.
@@ -70,7 +76,8 @@ class EntropyDiffusionPolicy(OfflineAlgorithm):
         seed: Seed of all noise in training and of candidate choice in prediction.
     """
 
-    sizes = (*OfflineAlgorithm.sizes, "num_critics")
+    sizes = (*OfflineAlgorithm.sizes, "num_critics", "critic_norm")
+    at_least = OfflineAlgorithm.at_least | {"execution_noise": 0}
 
     def __init__(
         self,
@@ -78,6 +85,7 @@ class EntropyDiffusionPolicy(OfflineAlgorithm):
         action_dim: int | None = None,
         hidden_dims: Sequence[int] = (256, 256, 256),
         num_critics: int = 64,
+        critic_norm: CriticNorm = "none",
         num_diffusion_steps: int = 5,
         schedule: ScheduleName = "cosine",
         bc_loss: BehaviorLoss = "noise_matching",
@@ -85,6 +93,7 @@ class EntropyDiffusionPolicy(OfflineAlgorithm):
         reverse_variance: ReverseVariance = "posterior",
         discount: float = 0.99,
         eta: float = 1.0,
+        q_time_weight: QTimeWeight = "uniform",
         entropy: EntropyEstimator = "reference",
         entropy_coef: float = 0.01,
         entropy_states: int | None = None,
@@ -95,6 +104,7 @@ class EntropyDiffusionPolicy(OfflineAlgorithm):
         backup_choice: BackupChoice = "critic",
         num_candidates: int = 50,
         candidate_temperature: float = 1.0,
+        execution_noise: float = 0.0,
         actor_lr: float = 3.0e-4,
         critic_lr: float = 3.0e-4,
         lr_schedule: LRSchedule = "constant",
@@ -114,6 +124,7 @@ class EntropyDiffusionPolicy(OfflineAlgorithm):
         self.num_backup_actions = num_backup_actions if max_q_backup else 1
         self.num_candidates = num_candidates
         self.candidate_temperature = candidate_temperature
+        self.execution_noise = execution_noise
         self.register_buffer("log_entropy_coef", torch.tensor(entropy_coef).log())
         self.entropy_coef_of_state: Callable[[Tensor], Tensor] | None = None
         self._noise: NoiseSource | None = None
@@ -128,11 +139,11 @@ class EntropyDiffusionPolicy(OfflineAlgorithm):
         sde = MeanRevertingSDE(h.num_diffusion_steps, h.schedule)
         error = PredictionError(h.num_diffusion_steps, action_dim) if h.reverse_variance == "matched" else None
         self.actor = DiffusionPolicy(network, sde, h.clip_start, error)
-        self.critic = QEnsemble(observation_dim, action_dim, h.num_critics, h.hidden_dims, self.hidden_dtype)
+        sizes = observation_dim, action_dim, h.num_critics, h.hidden_dims
+        self.critic = QEnsemble(*sizes, self.hidden_dtype, norm=h.critic_norm)
         self.ema_actor = copy.deepcopy(self.actor).requires_grad_(False)
         self.ema_actor.prediction_error = error  # one estimate, for whichever of the two samples
         self.target_critic = copy.deepcopy(self.critic).requires_grad_(False)
-        self.prepare_step(compiled=False)
         compiled = h.compile and self.root_device.type == "cpu"  # on a GPU, the form for any number of rows is not measured
         self.chooser = ActionChooser(self.preparation(compiled, dynamic=True), self.fused_passes(compiled))
 
@@ -155,12 +166,11 @@ class EntropyDiffusionPolicy(OfflineAlgorithm):
             self.actor.prediction_error.sums.zero_()
 
     def on_fit_start(self) -> None:
-        """Prepare the noise source and, if wanted, the compiled losses."""
+        """Prepare the noise source."""
         super().on_fit_start()
         steps = self.actor.sde.num_steps
         sizes = steps, self.action_dim, self.num_backup_actions, entropy_draws(self.entropy, steps)
         self._noise = NoiseSource(self.seed, *sizes, self.device, self.hparams["entropy_states"], self.actor.num_draws)
-        self.prepare_step(compiled=self.hparams["compile"])
 
     def prepare_step(self, compiled: bool) -> None:
         """Choose whether the pure functions of a gradient step are compiled for this module's device."""
@@ -203,7 +213,11 @@ class EntropyDiffusionPolicy(OfflineAlgorithm):
         """Return the action that the target critics choose; all candidates of all rows go through the networks together."""
         noise = candidate_noise(generators, self.actor.num_draws, self.num_candidates, self.action_dim, self.device)
         choice = Choice(self.num_candidates, self.candidate_temperature, self.q_aggregation, self.lcb_coef)
-        return self.chooser.choose(self.actor, self.target_critic, observation, *noise, choice)
+        action = self.chooser.choose(self.actor, self.target_critic, observation, *noise, choice)
+        if self.execution_noise == 0:
+            return action
+        disturbance = torch.stack([torch.randn(self.action_dim, generator=g) for g in generators]).to(action.device)
+        return (action + self.execution_noise * disturbance).clamp(-1.0, 1.0)
 
     def draw_actions(self, observation: Tensor, generator: torch.Generator) -> Tensor:
         """Return one draw of the actor per observation, without candidates."""
@@ -231,4 +245,5 @@ class EntropyDiffusionPolicy(OfflineAlgorithm):
 
     def decision_facts(self) -> dict[str, Any]:
         """Return how many candidates there were and how one was chosen."""
-        return {"candidates": self.num_candidates, "candidate_temperature": self.candidate_temperature}
+        facts = {"candidates": self.num_candidates, "candidate_temperature": self.candidate_temperature}
+        return facts | ({"execution_noise": self.execution_noise} if self.execution_noise else {})

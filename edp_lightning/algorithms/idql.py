@@ -114,7 +114,6 @@ class IDQL(OfflineAlgorithm):
         sizes = observation_dim, action_dim, h.num_critics, h.hidden_dims
         self.critic = QEnsemble(*sizes, self.hidden_dtype, "relu", XAVIER)
         self.target_critic = copy.deepcopy(self.critic).requires_grad_(False)
-        self.prepare_step(compiled=False)
         compiled = h.compile and self.root_device.type == "cpu"
         self.chooser = ActionChooser(self.preparation(compiled, dynamic=True))
 
@@ -135,11 +134,6 @@ class IDQL(OfflineAlgorithm):
     def ema_networks(self) -> Sequence[Follower]:
         """Return the actor that acts."""
         return (Follower(self.ema_actor, self.actor),)
-
-    def on_fit_start(self) -> None:
-        """Compile the losses, if that is wanted."""
-        super().on_fit_start()
-        self.prepare_step(compiled=self.hparams["compile"])
 
     def prepare_step(self, compiled: bool) -> None:
         """Choose whether the functions of a gradient step are compiled for this module's device."""

@@ -2,11 +2,14 @@
 
 from typing import Literal, NamedTuple
 
+import torch
 from torch import Tensor
 
+from edp_lightning.diffusion.process import DiffusionProcess
 from edp_lightning.networks.ensemble import QAggregation, aggregate_q
 
 BackupChoice = Literal["critic", "ensemble"]
+QTimeWeight = Literal["uniform", "signal"]
 
 
 class CriticTerms(NamedTuple):
@@ -30,7 +33,7 @@ class ActorTerms(NamedTuple):
 
     Attributes:
         bc_loss: Behaviour loss.
-        value: Mean pessimistic value of the one-step predictions.
+        value: Mean pessimistic value of the one-step predictions, rows weighted by :func:`q_time_weights`.
         value_scale: Mean magnitude of their Q-values.
         entropy: Entropy estimate of each state, shape (entropy_states,).
         entropy_scale: What the entropy term is divided by: the estimates' mean magnitude, or 1 for a term in nats.
@@ -94,6 +97,23 @@ def best_of_actions(q: Tensor, num_actions: int, aggregation: QAggregation, lcb_
     by_state = q.reshape(len(q), -1, num_actions)
     chosen = aggregate_q(by_state, aggregation, lcb_coef).argmax(dim=-1, keepdim=True)
     return by_state.gather(-1, chosen.expand(len(q), -1, -1)).squeeze(-1)
+
+
+def q_time_weights(process: DiffusionProcess, t: Tensor, weight: QTimeWeight) -> Tensor | None:
+    """Return the weight of each row in the Q term by its diffusion time, shape (batch,); None where all are alike.
+
+    ``signal``: the signal-to-noise ratio at t relative to t = 1. A behaviour loss on noise weighs the squared error of the
+    one-step prediction by just that ratio, which falls by orders of magnitude from t = 1 to T: with all times alike, the Q term
+    is negligible at the first and rules the last.
+
+    Args:
+        process: The diffusion process.
+        t: Diffusion times, long, shape (batch,).
+        weight: ``uniform`` or ``signal``.
+    """
+    if weight == "uniform":
+        return None
+    return process.signal_to_noise(t) / process.signal_to_noise(torch.ones_like(t[:1]))
 
 
 def normalized(term: Tensor, scale: Tensor) -> Tensor:

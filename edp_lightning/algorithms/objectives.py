@@ -11,7 +11,16 @@ from edp_lightning.acceleration.critic_passes import CPU_PASSES, CriticPasses, w
 from edp_lightning.acceleration.fused_networks import FusedCriticPasses, fused_noise_network
 from edp_lightning.acceleration.gpu_passes import GPU_PASSES
 from edp_lightning.acceleration.native.perceptrons import FusedPerceptrons
-from edp_lightning.algorithms.losses import ActorTerms, BackupChoice, CriticTerms, best_of_actions, max_over_actions, td_target
+from edp_lightning.algorithms.losses import (
+    ActorTerms,
+    BackupChoice,
+    CriticTerms,
+    QTimeWeight,
+    best_of_actions,
+    max_over_actions,
+    q_time_weights,
+    td_target,
+)
 from edp_lightning.algorithms.noise import StepNoise
 from edp_lightning.data.transitions import Batch
 from edp_lightning.networks.ensemble import QAggregation, QEnsemble, aggregate_q
@@ -43,6 +52,7 @@ class ObjectiveOptions:
     discount: float
     num_backup_actions: int
     backup_choice: BackupChoice
+    q_time_weight: QTimeWeight = "uniform"
 
     @classmethod
     def of(cls, hparams: Mapping[str, Any], **others: Any) -> "ObjectiveOptions":
@@ -58,7 +68,7 @@ class Objectives:
         options: What to compute.
         entropy_coef: Maps normalised observations (states, observation_dim) to the entropy coefficient, scalar or (states,).
         prepare: Wraps each pure function once, for example with ``compile_or_eager``.
-        fused: Used for the passes through the critics and for the sampling chain instead.
+        fused: Used for the sampling chain instead, and for the passes through critics that it knows.
     """
 
     def __init__(
@@ -74,7 +84,8 @@ class Objectives:
         self.entropy_coef = entropy_coef
         self._fused = fused
         functions = CPU_PASSES if networks.critic.output.weight.device.type == "cpu" else GPU_PASSES
-        self._passes = CriticPasses(prepare, functions) if fused is None else FusedCriticPasses(fused)
+        fusable = fused is not None and FusedCriticPasses.can_pass(networks.critic)
+        self._passes = FusedCriticPasses(fused) if fused and fusable else CriticPasses(prepare, functions)
         # A fused pass cannot be compiled into another function.
         sample_inputs = prepare(self.sample_inputs) if fused is None else self.sample_inputs
         self._sample_inputs: Callable[..., tuple[Tensor, Tensor]] = sample_inputs
@@ -154,7 +165,9 @@ class Objectives:
         entropy_scale = clean.new_ones(())
         if q is not None and derivative is not None:
             values = with_action_gradient(q, derivative, clean.clamp(-1.0, 1.0))
-            value = aggregate_q(values, o.q_aggregation, o.lcb_coef).mean()
+            value = aggregate_q(values, o.q_aggregation, o.lcb_coef)
+            weights = q_time_weights(self.networks.actor.sde, noise.time, o.q_time_weight)
+            value = (value if weights is None else weights * value).mean()
             value_scale = q.abs().mean()
         if o.entropy != "none":
             entropy = self.networks.actor.entropy(o.entropy, clean, observation, noise.entropy)

@@ -44,6 +44,12 @@ def _collect(arguments: list[str], run_command: RunCommand) -> None:
     _call("collect", collect, arguments)
 
 
+def _evaluate_offline(arguments: list[str], run_command: RunCommand) -> None:
+    from edp_lightning.evaluation.offline_evaluation import evaluate_offline
+
+    _call("evaluate_offline", evaluate_offline, arguments)
+
+
 def _data(arguments: list[str], run_command: RunCommand) -> None:
     from edp_lightning.data.command import convert, show
 
@@ -65,7 +71,7 @@ def _toy(arguments: list[str], run_command: RunCommand) -> None:
 def _figure(arguments: list[str], run_command: RunCommand) -> None:
     from edp_lightning.command_line.parsers import PlainParser
 
-    parser = PlainParser(prog=f"{PROGRAM} figure", description="Draw a run, or the states of datasets.")
+    parser = PlainParser(prog=f"{PROGRAM} figure", description="Draw runs, or the states of datasets.")
     figures = parser.add_subparsers(dest="figure", required=True, title="figures", metavar="FIGURE")
     summary = "Draw a run: episodes of its policy in its maze, its score and the error of its critics over training."
     run = figures.add_parser("run", help=summary, description=summary)
@@ -81,11 +87,21 @@ def _figure(arguments: list[str], run_command: RunCommand) -> None:
     tsne.add_argument("--view", help="observation view of all sets; each one's default when not given")
     tsne.add_argument("--seed", type=int, default=0, help="seed of the states and of t-SNE (default: 0)")
     tsne.add_argument("--output", default="tsne.png", help="picture to write (default: tsne.png)")
+    summary = "Draw runs that learned online: their score over environment steps, from the offline policy's on."
+    online = figures.add_parser("online", help=summary, description=summary)
+    online.add_argument("folders", nargs="+", help="folders of runs with online.env_steps")
+    online.add_argument("--output", default="curve.png", help="picture to write (default: curve.png)")
     options = vars(parser.parse_args(arguments))
-    if options.pop("figure") == "run":
+    figure = options.pop("figure")
+    if figure == "run":
         from edp_lightning.figures.run_figure import draw_run_folder
 
         draw_run_folder(**options)
+        return
+    if figure == "online":
+        from edp_lightning.figures.online_figure import draw_online_folders
+
+        draw_online_folders(**options)
         return
     from edp_lightning.figures.tsne import draw_datasets
 
@@ -169,13 +185,16 @@ COMMANDS: dict[str, Command] = {
     "validate": Command("train and judge a policy", "Play the evaluation's episodes with the policy of a checkpoint."),
     "test": Command("train and judge a policy", "Play more episodes (100 by default) and write their scores to a file."),
     "predict": Command("train and judge a policy", "Write the policy's action for every observation of a dataset."),
+    "evaluate_offline": Command(
+        "train and judge a policy", "Estimate a policy's return from recorded data, without running it.", _evaluate_offline
+    ),
     "export": Command("policies elsewhere", "Write a policy as one file for other programs (ONNX), checked.", _export),
     "collect": Command("datasets", "Collect a dataset on this machine, without downloads, or train what collects.", _collect),
     "data": Command("datasets", "Show and check a dataset, or write it as a Minari set.", _data),
     "sweep": Command("many runs", "Run tasks x algorithms x seeds, each to its end; the same command goes on.", _sweep),
     "report": Command("many runs", "Make tables and figures, with intervals over seeds, of what runs left behind.", _report),
     "toy": Command("figures", "Train on the paper's two-step task and draw its figure: minutes on a CPU.", _toy),
-    "figure": Command("figures", "Draw a run, or the states of datasets (t-SNE).", _figure),
+    "figure": Command("figures", "Draw runs, also over environment steps, or the states of datasets (t-SNE).", _figure),
     "film": Command("figures", "Film episodes of a policy, in mazes with what it considers (.gif or .mp4).", _film),
     "info": Command("this machine", "Print versions, devices, acceleration and folders: what a bug report needs.", _info),
 }

@@ -27,7 +27,7 @@ def overview() -> str:
         if command.group != group:
             group = command.group
             lines += ["", f"{group}:"]
-        lines.append(f"  {name:10} {command.summary}")
+        lines.append(f"  {name:16} {command.summary}")
     lines += [
         "",
         "options:",

@@ -3,7 +3,7 @@
 import argparse
 import os
 import sys
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import jsonargparse
 
@@ -16,7 +16,13 @@ else:
 
 
 class FriendlyErrors(_Base):
-    """For parsers of argparse and jsonargparse: a mistake is named in one line, and a second says where to read on."""
+    """For parsers of argparse and jsonargparse: a mistake is named in one line, and a second says where to read on.
+
+    Options are written out: an abbreviation that a new option makes ambiguous would break scripts.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **({"allow_abbrev": False} | kwargs))
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Print what is wrong, with the nearest right name, and exit with status 2."""

@@ -39,8 +39,9 @@ def quality_facts(
         steps, falls = sum(map(len, episodes)), sum(bool(e.terminated.any()) for e in episodes)
         facts.append(("falls", f"{falls} of {len(episodes)} episodes, {1000 * falls / steps:.2f} per 1000 steps"))
     if family.success:
-        rewarded = [bool((e.reward > 0).any()) for e in episodes]
-        facts.append(("success", f"{np.mean(rewarded):.1%} of episodes reach the goal that was in force"))
+        # where a step pays -1 until the task is solved, only its end tells
+        solved = [bool(((e.reward > 0) | e.terminated).any()) for e in episodes]
+        facts.append(("success", f"{np.mean(solved):.1%} of episodes reach the goal that was in force"))
     if family.cell_size and spec is not None and "maze_map" in spec.kwargs:
         facts += _coverage(episodes, spec.kwargs["maze_map"], family.cell_size)
     if family.reference is not None and not family.success:

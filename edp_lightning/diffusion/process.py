@@ -66,6 +66,10 @@ class DiffusionProcess(nn.Module):
         """Return q(a^t | a^0): mean a^0 exp(-theta_bar_t), variance 1 - exp(-2 theta_bar_t); eq. 4 of the paper."""
         return Gaussian(clean * _column(self.decay, t), _column(self.std, t).square())
 
+    def signal_to_noise(self, t: Tensor) -> Tensor:
+        """Return (exp(-theta_bar_t) / std_t)^2, the precision that a^t has as an estimate of a^0, for t >= 1: (batch,)."""
+        return (self.decay[t] / self.std[t]).square()
+
     def diffuse(self, clean: Tensor, t: Tensor, noise: Tensor) -> Tensor:
         """Draw a^t from q(a^t | a^0) with the given standard normal noise. All actions: (batch, action_dim)."""
         return clean * _column(self.decay, t) + _column(self.std, t) * noise

@@ -44,6 +44,7 @@ class Family:
         cell_size: Metres per maze cell; 0 outside mazes.
         torso_quaternion: Where the orientation (w, x, y, z) begins in the observation of a robot that can fall, else None.
         termination_is_fall: The environment ends an episode where its robot falls, and only there.
+        draws_globally: The environment draws from global random streams; see ``OwnRandomness``.
         broken_with: Packages with ranges of versions that do not run these environments together.
         remedy: What to install instead.
     """
@@ -57,6 +58,7 @@ class Family:
     cell_size: float = 0.0
     torso_quaternion: int | None = None
     termination_is_fall: bool = False
+    draws_globally: bool = False
     broken_with: Mapping[str, str] = field(default_factory=dict)
     remedy: str = ""
 
@@ -81,6 +83,7 @@ POINTMAZE = Family(
     views=(ObservationView("goal", ("observation", "desired_goal")), ObservationView("d4rl", ("observation",))),
     kwargs=MAZE_KWARGS, reference=scores.MAZE_SUCCESS, success=True, terminals="reward", cell_size=1.0,
 )  # fmt: skip
+OGBENCH = Family(success=True, draws_globally=True)
 FAMILIES: dict[str, Family] = {
     "gymnasium_robotics.envs.maze.ant_maze_v4:AntMazeEnv": ANTMAZE,
     "gymnasium_robotics.envs.maze.ant_maze_v5:AntMazeEnv": ANTMAZE,
@@ -106,6 +109,10 @@ FAMILIES: dict[str, Family] = {
     "gymnasium.envs.mujoco.walker2d_v4:Walker2dEnv": Family(reference=scores.WALKER2D, termination_is_fall=True),
     "gymnasium.envs.mujoco.ant_v5:AntEnv": Family(reference=scores.ANT),
     "gymnasium.envs.mujoco.ant_v4:AntEnv": Family(reference=scores.ANT),
+    "ogbench.locomaze.maze:make_maze_env": OGBENCH,
+    "ogbench.manipspace.envs.cube_env:CubeEnv": OGBENCH,
+    "ogbench.manipspace.envs.scene_env:SceneEnv": OGBENCH,
+    "ogbench.manipspace.envs.puzzle_env:PuzzleEnv": OGBENCH,
 }  # fmt: skip
 """Entry point of an environment -> its family."""
 

@@ -17,7 +17,7 @@ def quiet_gymnasium() -> Iterator[None]:
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", category=DeprecationWarning)
-            for module in ("gymnasium.*", "gymnasium_robotics.*", "minari.*"):
+            for module in ("gymnasium.*", "gymnasium_robotics.*", "minari.*", "glfw"):  # glfw: that there is no display
                 warnings.filterwarnings("ignore", module=module)
             yield
     finally:

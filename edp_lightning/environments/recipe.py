@@ -12,6 +12,7 @@ from edp_lightning.environments.actions import FittedActions
 from edp_lightning.environments.families import ObservationView, family_of
 from edp_lightning.environments.flattening import Floats
 from edp_lightning.environments.mazes import WALL
+from edp_lightning.environments.own_randomness import OwnRandomness
 from edp_lightning.environments.quiet import quiet_gymnasium, register_robotics
 from edp_lightning.environments.scores import ScoreReference
 from edp_lightning.environments.specs import read_spec, write_spec
@@ -60,6 +61,8 @@ class EvaluationEnvironment:
         with quiet_gymnasium():
             register_robotics()
             env = gym.make(spec, disable_env_checker=True)
+        if family.draws_globally:
+            env = OwnRandomness(env)
         if own and self.max_episode_steps is not None:  # around everything: wrappers of the environment may skip steps
             env = gym.wrappers.TimeLimit(env, self.max_episode_steps)
         if family.cell_size:

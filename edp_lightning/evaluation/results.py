@@ -1,6 +1,7 @@
 """What a result file says: every episode, and how the numbers came about."""
 
 import datetime
+import json
 import platform
 from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
@@ -41,15 +42,28 @@ def result_record(
         "dataset": dict(dataset),
         "environment": environment.describe(),
         "scores": dict(scores),
-        "episodes": [
-            {"seed": r.seed, "return": r.episode_return, "length": r.length, "success": r.success, **r.final} for r in results
-        ],
+        "episodes": [episode_facts(result) for result in results],
         "versions": versions(),
     }
 
 
+def episode_facts(result: EpisodeResult) -> dict[str, Any]:
+    """Return plain facts about one episode."""
+    return {
+        "seed": result.seed,
+        "return": result.episode_return,
+        "length": result.length,
+        "success": result.success,
+        **result.final,
+    }
+
+
+MACHINE_OPTIONS = {"seed", "compile", "cache", "collect_workers", "download"}
+"""Options that say where or which time a policy was trained, not how."""
+
+
 def checkpoint_facts(path: str | Path | None) -> dict[str, Any] | None:
-    """Return which weights were judged: file, gradient steps and training seed; None for an untrained policy."""
+    """Return which weights were judged: file, gradient steps, training seed and options; None for an untrained policy."""
     if not path:
         return None
     checkpoint = read_checkpoint(str(path))
@@ -57,4 +71,15 @@ def checkpoint_facts(path: str | Path | None) -> dict[str, Any] | None:
         "file": str(path),
         "gradient_steps": int(checkpoint["global_step"]),
         "training_seed": checkpoint["hyper_parameters"]["seed"],
+        "options": {
+            "model": _training_options(checkpoint["hyper_parameters"]),
+            "data": _training_options(checkpoint.get("datamodule_hyper_parameters", {})),
+        },
     }
+
+
+def _training_options(hyper_parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what JSON can hold of the options; Lightning's own entries begin with an underscore."""
+    kept = {k: v for k, v in hyper_parameters.items() if k not in MACHINE_OPTIONS and not k.startswith("_")}
+    plain: dict[str, Any] = json.loads(json.dumps(kept, default=str))
+    return plain

@@ -19,7 +19,11 @@ RAW = SCALES["return"][0]
 BEFORE_NAMES = "EntropyDiffusionPolicy"
 """The algorithm of files from before there were several."""
 
-COMMON = {"date", "dataset", "environment", "scores", "episodes", "versions", "checkpoint", "algorithm"}
+COMMON = {
+    *("date", "dataset", "environment", "scores", "episodes", "versions", "checkpoint", "algorithm"),
+    *("evaluations_in_training", "target_returns"),
+}
+"""What does not say how actions were chosen."""
 
 
 @dataclass(frozen=True)
@@ -151,6 +155,7 @@ def read_result(file: Path) -> Result:
         "data": _text({key: value for key, value in dataset.items() if key not in ("id", "view")}),
         "environment": _text(record["environment"]),
         "episodes": _text([episode["seed"] for episode in record["episodes"]]),
+        "options": _text(checkpoint.get("options")),
         "choice of actions": _text({key: value for key, value in record.items() if key not in COMMON}),
     }
     seed = int(checkpoint["training_seed"])

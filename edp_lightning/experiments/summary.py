@@ -15,6 +15,9 @@ from edp_lightning.experiments.statistics import (
     probability_of_improvement,
 )
 
+OF_A_SYSTEM = ("options", "choice of actions")
+"""What may differ from one system to another: it is what they are."""
+
 
 @dataclass(frozen=True)
 class Row:
@@ -144,7 +147,7 @@ def _notes(grid: Grid, rows: Sequence[Row], tasks: Sequence[str]) -> tuple[str, 
             notes.append(f"{task}: systems were trained for different numbers of steps ({', '.join(f'{n:,}' for n in steps)}).")
         protocols = [cell.last[0].protocol for (name, _), cell in grid.cells.items() if name == task]
         differing = [
-            key for key in protocols[0] if key != "choice of actions" and len({protocol[key] for protocol in protocols}) > 1
+            key for key in protocols[0] if key not in OF_A_SYSTEM and len({protocol[key] for protocol in protocols}) > 1
         ]
         if differing:
             notes.append(f"{task}: systems differ in {', '.join(differing)}; compare with care.")

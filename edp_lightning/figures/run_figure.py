@@ -128,7 +128,7 @@ def draw_run_folder(folder: str, checkpoint: str, episodes: int, seed: int, outp
     environment = evaluation_of(folder, checkpoint)
     maze, ways = None if environment is None else maze_of(environment), []
     if environment is not None and maze is not None:
-        ways = trace(environment, policy.act, range(seed, seed + episodes))
+        ways = trace(environment, policy, range(seed, seed + episodes))
     draw_run(curves, maze, ways).savefig(path, dpi=100)
     print(f"{folder}: {path}")
     return path

@@ -14,8 +14,13 @@ from edp_lightning.networks.mish import mish
 
 QAggregation = Literal["lcb", "min"]
 CriticActivation = Literal["mish", "relu"]
+CriticNorm = Literal["none", "layer"]
 
 ACTIVATIONS: dict[CriticActivation, Callable[[Tensor], Tensor]] = {"mish": mish, "relu": F.relu}
+
+
+NORM_EPSILON = 1e-5
+"""Added to the variance over a layer's units, as in PyTorch's LayerNorm."""
 
 
 class EnsembleLinear(nn.Module):
@@ -34,6 +39,10 @@ class EnsembleLinear(nn.Module):
         """Map (num_members, batch, in) to (num_members, batch, out), computed in the dtype of ``x``."""
         return torch.baddbmm(self.bias.to(x.dtype), x, self.weight.to(x.dtype))
 
+    def normalized(self, x: Tensor) -> Tensor:
+        """Map as :meth:`forward`, the products normalised over the units before the bias is added, float32."""
+        return normalize_units(torch.bmm(x, self.weight.to(x.dtype)))[0] + self.bias
+
 
 class QEnsemble(nn.Module):
     """M independent critics Q^m(s, a) with the ensemble axis first.
@@ -50,6 +59,8 @@ class QEnsemble(nn.Module):
             hundreds, bfloat16 outputs would be coarser than the spread between critics that the LCB is made of.
         activation: After each hidden layer.
         init: How every critic starts, each drawn for itself.
+        norm: ``layer`` normalises what enters each hidden activation over its units (arXiv 1607.06450), without a gain; the
+            layer's own bias is added afterwards. It bounds a critic's values far from the data (arXiv 2302.02948, section 4.2).
     """
 
     def __init__(
@@ -61,9 +72,11 @@ class QEnsemble(nn.Module):
         hidden_dtype: torch.dtype = torch.float32,
         activation: CriticActivation = "mish",
         init: Initialization | None = None,
+        norm: CriticNorm = "none",
     ) -> None:
         super().__init__()
         self.num_critics = num_critics
+        self.norm: CriticNorm = norm
         self.hidden_dtype = hidden_dtype
         self.activation: CriticActivation = activation
         widths = [observation_dim + action_dim, *hidden_dims]
@@ -97,9 +110,15 @@ class QEnsemble(nn.Module):
         activate = ACTIVATIONS[self.activation]
         x = inputs.to(self.hidden_dtype).expand(self.num_critics, -1, -1)  # without a copy
         for layer in self.hidden:
-            x = activate(layer(x))
+            assert isinstance(layer, EnsembleLinear)
+            x = activate(layer(x) if self.norm == "none" else layer.normalized(x)).to(self.hidden_dtype)
         values: Tensor = self.output(x.float()).squeeze(-1)
         return values
+
+
+def normalize_units(products: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return ``products`` (..., units) normalised over the units, with the mean and inverse deviation used, all float32."""
+    return torch.native_layer_norm(products.float(), products.shape[-1:], None, None, NORM_EPSILON)
 
 
 def initialize_members(layer: nn.Module, initialize: Initialize) -> None:

@@ -70,7 +70,7 @@ class ActionChooser:
     Args:
         prepare: Wraps each pure function before its first use, for example with ``compile_or_eager``; the functions are called
             with any number of rows.
-        fused: Used for both networks instead, while they are on a CPU.
+        fused: Used for the networks that it knows instead, while they are on a CPU.
     """
 
     def __init__(self, prepare: Callable[[Any], Any], fused: FusedPerceptrons | None = None) -> None:
@@ -102,7 +102,9 @@ class ActionChooser:
         q_values: Callable[[QEnsemble, Tensor], Tensor] = partial(values_in_chunks, self._values)
         if fused is not None:
             assert isinstance(actor.network, NoiseNetwork)
-            predict_noise, q_values = fused_noise_network(actor.network, fused), FusedCriticPasses(fused).values
+            predict_noise = fused_noise_network(actor.network, fused)
+            if FusedCriticPasses.can_pass(critic):
+                q_values = FusedCriticPasses(fused).values
         blocks = []
         parts = torch.split(observation, size), torch.split(normal, size, dim=1), torch.split(uniform, size)
         for state, noise, draws in zip(*parts, strict=True):

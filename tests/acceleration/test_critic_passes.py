@@ -28,9 +28,10 @@ def as_it_is(function):
 
 @pytest.mark.parametrize("functions", [CPU_PASSES, GPU_PASSES], ids=["cpu", "gpu"])
 @pytest.mark.parametrize("hidden_dims", [(32,), (32, 16), (8, 16, 24, 8)])
-def test_passes_equal_autograd_for_any_depth(hidden_dims, functions):
+@pytest.mark.parametrize("norm", ["none", "layer"])
+def test_passes_equal_autograd_for_any_depth(hidden_dims, functions, norm):
     torch.manual_seed(0)
-    critic = QEnsemble(4, 3, 4, hidden_dims)
+    critic = QEnsemble(4, 3, 4, hidden_dims, norm=norm)
     passes = CriticPasses(as_it_is, functions)
     observation, action = torch.randn(7, 4), torch.rand(7, 3, requires_grad=True)
     inputs = torch.cat([observation, action.detach()], dim=1)
@@ -51,11 +52,12 @@ def test_passes_equal_autograd_for_any_depth(hidden_dims, functions):
     torch.testing.assert_close(ours_action, expected_action, rtol=1e-5, atol=1e-7)
 
 
-def test_passes_for_a_gpu_round_like_those_for_a_cpu():
+@pytest.mark.parametrize("norm", ["none", "layer"])
+def test_passes_for_a_gpu_round_like_those_for_a_cpu(norm):
     torch.manual_seed(0)
-    critic = QEnsemble(4, 3, 4, (32, 32), torch.bfloat16)
+    critic = QEnsemble(4, 3, 4, (32, 32), torch.bfloat16, norm=norm)
     torch.nn.init.normal_(critic.output.weight)
-    exact = QEnsemble(4, 3, 4, (32, 32))
+    exact = QEnsemble(4, 3, 4, (32, 32), norm=norm)
     exact.load_state_dict(critic.state_dict())
     inputs, target = torch.randn(256, 7), torch.randn(4, 256)
     expected = CriticPasses(as_it_is).td_gradients(exact, inputs, target).gradients

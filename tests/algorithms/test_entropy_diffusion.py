@@ -56,8 +56,13 @@ def autograd_terms(module, data, draws):
     critic_loss = (q - target).square().mean()
     _, clean, observation = module.objectives.predict_clean(data, draws)
     q = module.critic(observation, clean.clamp(-1.0, 1.0))
-    value = aggregate_q(q, module.q_aggregation, module.lcb_coef).mean()
-    return critic_loss, normalized(value, q.abs().mean())
+    value = aggregate_q(q, module.q_aggregation, module.lcb_coef)
+    if module.hparams["q_time_weight"] == "signal":
+        ratio = ((-2 * module.actor.sde.cumulative).exp() / -torch.expm1(-2 * module.actor.sde.cumulative))[draws.time]
+        value = (
+            value * ratio / ((-2 * module.actor.sde.cumulative[1]).exp() / -torch.expm1(-2 * module.actor.sde.cumulative[1]))
+        )
+    return critic_loss, normalized(value.mean(), q.abs().mean())
 
 
 def relative_error(ours, exact):
@@ -70,25 +75,28 @@ ERRORS = {"float32": (1e-6, 2e-6, 2e-6), "bfloat16": (5e-3, 1e-2, 5e-2)}
 
 
 @pytest.mark.parametrize(
-    ("precision", "way", "aggregation"),
+    ("precision", "way", "aggregation", "norm"),
     [
-        ("float32", "eager", "lcb"),
-        ("float32", "eager", "min"),
-        ("bfloat16", "eager", "lcb"),
-        ("float32", "compiled", "lcb"),
-        pytest.param("bfloat16", "compiled", "lcb", marks=pytest.mark.slow),
+        ("float32", "eager", "lcb", "none"),
+        ("float32", "eager", "min", "layer"),
+        ("bfloat16", "eager", "lcb", "none"),
+        ("float32", "compiled", "lcb", "layer"),
+        pytest.param("float32", "compiled", "lcb", "none", marks=pytest.mark.slow),
+        pytest.param("bfloat16", "compiled", "lcb", "none", marks=pytest.mark.slow),
         pytest.param(
             "bfloat16",
             "fused",
             "lcb",
+            "none",
             marks=pytest.mark.skipif(not instruction_sets(), reason="needs a processor with bfloat16"),
         ),
     ],
 )
-def test_gradients_of_a_step_equal_autograd(monkeypatch, precision, way, aggregation):
+def test_gradients_of_a_step_equal_autograd(monkeypatch, precision, way, aggregation, norm):
     loss_error, critic_error, actor_error = ERRORS[precision]
     monkeypatch.setattr(critic_passes, "CHUNK_BYTES", 256 * 32 * 4)  # two chunks in bfloat16, four in float32
     options = {"entropy": "none", "max_q_backup": True, "num_backup_actions": 3, "q_aggregation": aggregation}
+    options |= {"critic_norm": norm, "q_time_weight": "signal" if norm == "layer" else "uniform"}
     exact, module = build(**options), build(hidden_precision=precision, **options)
     module.load_state_dict(exact.state_dict())
     if way == "compiled":
@@ -219,6 +227,18 @@ def test_candidates_choose_what_the_target_critics_prefer():
     module.num_candidates = 1
     single = module.act(torch.randn(8, 3), generators)
     assert best[:, 0].mean() > single[:, 0].mean() + 0.3
+
+
+def test_noise_at_execution_has_its_deviation_and_stays_in_the_box():
+    observation = torch.randn(400, 3)
+    quiet, noisy = build(num_candidates=2), build(num_candidates=2, execution_noise=0.1)
+    of_quiet, of_noisy = (m.act(observation, [torch.Generator().manual_seed(i) for i in range(400)]) for m in (quiet, noisy))
+    inside = of_quiet.abs() < 0.6  # further than four deviations from where actions are clipped
+    assert inside.sum() > 50
+    assert (of_noisy - of_quiet)[inside].std().item() == pytest.approx(0.1, rel=0.25)
+    assert of_noisy.abs().max() <= 1
+    assert noisy.decision_facts()["execution_noise"] == 0.1
+    assert "execution_noise" not in quiet.decision_facts()
 
 
 def test_actions_are_in_the_environments_units():

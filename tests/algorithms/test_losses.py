@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from edp_lightning.algorithms.losses import best_of_actions, max_over_actions, normalized, td_target
+from edp_lightning.algorithms.losses import best_of_actions, max_over_actions, normalized, q_time_weights, td_target
+from edp_lightning.diffusion import MeanRevertingSDE
 from edp_lightning.networks.ensemble import aggregate_q
 
 
@@ -45,3 +46,17 @@ def test_normaliser_is_a_constant():
     value = torch.tensor(3.0, requires_grad=True)
     (gradient,) = torch.autograd.grad(normalized(value, value.abs() * 2), value)
     assert gradient.item() == pytest.approx(-1 / 6)
+
+
+def test_q_weights_are_those_of_the_behaviour_loss_on_the_same_prediction():
+    """Noise of a^t off by d moves a0hat by d std / decay: a squared error of a0hat counts (decay / std)^2 of it in noise."""
+    sde = MeanRevertingSDE(5)
+    t = torch.tensor([1, 2, 5, 1])
+    noisy, noise = torch.randn(4, 3), torch.randn(4, 3)
+    moved = sde.predict_clean(noisy, t, noise + 0.1) - sde.predict_clean(noisy, t, noise)
+    per_clean = 0.1**2 / moved.square().mean(dim=1)
+    weights = q_time_weights(sde, t, "signal")
+    torch.testing.assert_close(weights, per_clean / per_clean[0], rtol=1e-4, atol=0)
+    assert weights[0] == weights[3] == 1
+    assert weights[1] < 0.2
+    assert q_time_weights(sde, t, "uniform") is None

@@ -16,7 +16,7 @@ from edp_lightning.runs.checkpoint_io import read_checkpoint
 from tests.conftest import scalars
 
 BACKGROUND = "--evaluation.background=true"
-STEPS = "--trainer.max_steps=17"  # evaluations after 5, 10 and 15 steps
+STEPS = "--trainer.max_steps=12"  # evaluations after 5 and 10 steps
 
 
 def judged(folder):
@@ -42,7 +42,7 @@ def foreground(toy_set, command):
 
 def test_scores_steps_and_best_checkpoint_are_those_of_the_foreground(foreground, command):
     folder = command("fit", STEPS, BACKGROUND, run_name="background")
-    assert list(judged(foreground)["evaluation/score"]) == [4, 9, 14]
+    assert list(judged(foreground)["evaluation/score"]) == [4, 9]
     assert_same(judged(folder), judged(foreground))
     best, expected = (read_checkpoint(f / "checkpoints" / "best.ckpt") for f in (folder, foreground))
     assert best["global_step"] == expected["global_step"]
@@ -61,7 +61,8 @@ def test_a_signal_to_all_processes_of_a_run_does_not_reach_it(foreground, comman
             os.kill(self._process.pid, number)
 
     monkeypatch.setattr(BackgroundRollout, "__init__", start_and_signal)
-    assert_same(judged(command("fit", STEPS, BACKGROUND, run_name="background")), judged(foreground))
+    found = judged(command("fit", "--trainer.max_steps=7", BACKGROUND, run_name="background"))
+    assert_same(found, {name: {4: values[4]} for name, values in judged(foreground).items()})
 
 
 def test_an_interrupted_evaluation_is_made_up_for(foreground, command, monkeypatch):
@@ -77,7 +78,7 @@ def test_an_interrupted_evaluation_is_made_up_for(foreground, command, monkeypat
     assert_same(judged(folder), judged(foreground))
 
 
-@pytest.mark.parametrize("which", [1, pytest.param(3, marks=pytest.mark.slow)], ids=["the next is due", "the run is over"])
+@pytest.mark.parametrize("which", [1, pytest.param(2, marks=pytest.mark.slow)], ids=["the next is due", "the run is over"])
 def test_a_signal_while_training_waits_for_it_leaves_it_to_the_resumed_run(which, foreground, command, monkeypatch):
     waits = []
 

@@ -119,7 +119,7 @@ def test_default_target_of_path_is_the_entropy_of_noisy_narrow_actions(num_steps
     assert actor.default_target_entropy("path") == pytest.approx(3 * entropy, abs=0.02)
 
 
-@pytest.mark.parametrize("mode", ["scalar", "state"])
+@pytest.mark.parametrize("mode", [pytest.param("scalar", marks=pytest.mark.slow), "state"])
 def test_training_reaches_the_target_entropy(mode, command):
     # Data with one narrow action per state: untuned, a^1 keeps little more than the 0.86 nats of its noise.
     rng = np.random.default_rng(0)

@@ -6,8 +6,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from lightning.pytorch.cli import LightningCLI
 
-from edp_lightning.cli import OfflineCLI, main
+from edp_lightning.cli import main
 from edp_lightning.command_line.commands import COMMANDS
 
 ROOT = Path(__file__).parents[2]
@@ -25,7 +26,7 @@ def test_the_overview_names_every_command_and_what_it_does(capsys):
 
 
 def test_the_table_has_exactly_the_trainers_commands_and_those_with_a_function():
-    assert {name for name, command in COMMANDS.items() if command.run is None} == set(OfflineCLI.subcommands())
+    assert {name for name, command in COMMANDS.items() if command.run is None} == set(LightningCLI.subcommands())
 
 
 def test_no_command_shows_the_overview_and_fails(capsys):

@@ -160,6 +160,7 @@ def test_an_option_in_another_section_beats_one_that_is_spelt_alike():
 @pytest.mark.parametrize(
     ("words", "says", "where"),
     [
+        ("fit --model.num_crit 4", "did you mean --model.num_critics?", "edp_lightning fit --help=model"),  # no abbreviations
         ("fit --model.num_critcs 4", "did you mean --model.num_critics?", "edp_lightning fit --help=model"),
         (
             "fit --model tests.cloning.LinearCloning --model.ler 1",

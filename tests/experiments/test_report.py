@@ -36,8 +36,10 @@ def write(
         "scores": {"return": 7.0, kind: score, "score": score, "episode_length": 3.0},
         "episodes": [{"seed": 10_000, "return": 7.0, "length": 3, "success": None}],
         "versions": {"python": "3.11", "torch": changes.get("torch", "2.13.0")},
-        "checkpoint": {"file": f"{name}.ckpt", "gradient_steps": changes.get("steps", 1000), "training_seed": seed},
+        "checkpoint": {"file": f"{name}.ckpt", "gradient_steps": changes.get("steps", 1000), "training_seed": seed,
+                       "options": {"model": {"discount": changes.get("discount", 0.99)}, "data": {"n_step": 1}}},
         "algorithm": algorithm,
+        "evaluations_in_training": {"last": score},
         "candidates": 50,
     }  # fmt: skip
     file = root / task.replace("/", "-") / f"{run or algorithm}-seed{seed}" / f"test_{name}.json"
@@ -105,8 +107,9 @@ def test_one_seed_has_no_interval_and_ties_count_half():
         ({"view": "goal"}, "view"),
         ({"torch": "2.7.0"}, "versions"),
         ({"steps": 500}, "steps (500 instead of 1,000)"),
+        ({"discount": 0.9}, "options"),
     ],
-    ids=["view", "versions", "steps"],
+    ids=["view", "versions", "steps", "options"],
 )
 def test_what_differs_is_left_out_and_named(runs, changes, reason, capsys, tmp_path):
     odd = write(runs, HOPPER, "IQL", 3, 99.0, **changes)

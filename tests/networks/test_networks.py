@@ -27,6 +27,22 @@ def test_ensemble_equals_a_loop_over_its_members(ensemble):
         torch.testing.assert_close(values[member], expected.squeeze(1))
 
 
+def test_normalised_members_equal_a_loop_with_layer_norm_before_the_bias():
+    torch.manual_seed(0)
+    ensemble = QEnsemble(5, 3, 4, (32, 16), norm="layer")
+    observation, action = torch.randn(7, 5), torch.rand(7, 3)
+    values = ensemble(observation, action)
+    for member in range(4):
+        x = torch.cat([observation, action], dim=1)
+        for layer in ensemble.hidden:
+            products = x @ layer.weight[member]
+            x = F.mish(F.layer_norm(products, (products.shape[1],)) + layer.bias[member])
+        expected = x @ ensemble.output.weight[member] + ensemble.output.bias[member]
+        torch.testing.assert_close(values[member], expected.squeeze(1))
+    far = ensemble(1e6 * observation, action)  # what the normalisation is for
+    assert far.abs().max() < 10 * values.abs().max()
+
+
 def test_members_differ_and_start_near_zero(ensemble):
     values = ensemble(torch.randn(64, 5), torch.rand(64, 3))
     assert values.std(dim=0).mean() > 0

@@ -68,6 +68,7 @@ class ArraySource:
     observation_space = None
     views = None
     score_reference = None
+    labels = ""
     no_environment = "plain arrays name no environment: set data.environment to a gymnasium id"
 
     def episodes(self, view: ObservationView) -> list[Episode]:

@@ -104,6 +104,7 @@ class D4RLFile:
     whole_actions = False
     observation_space = None
     score_reference = None
+    labels = ""
 
     @property
     def views(self) -> tuple[ObservationView, ...] | None:

@@ -59,6 +59,8 @@ class MinariSet:
     observation_space: Space[Any] | None = None
     notes: list[str] = field(default_factory=list)
 
+    labels = ""
+
     @property
     def locally_collected(self) -> bool:
         """Whether this package wrote it on some machine, as opposed to a published set."""

@@ -120,6 +120,11 @@ class MixedSource:
         return tuple(file for source in self.sources for file in source.files)
 
     @property
+    def labels(self) -> str:
+        """Return what decides the episodes of each besides its files."""
+        return " + ".join(source.labels for source in self.sources if source.labels)
+
+    @property
     def notes(self) -> Sequence[str]:
         """Return what reading each of them found."""
         return [f"{source.dataset_id}: {note}" for source in self.sources for note in source.notes]

@@ -77,6 +77,10 @@ class Source(Protocol):
         """Files whose content decides the episodes; empty for arrays in memory."""
 
     @property
+    def labels(self) -> str:
+        """What besides the files decides the episodes, such as a task; empty if nothing does."""
+
+    @property
     def notes(self) -> Sequence[str]:
         """What the last reading of the episodes found and mended, in words."""
 
