@@ -130,6 +130,7 @@ class EntropyDiffusionPolicy(OfflineAlgorithm):
         self._noise: NoiseSource | None = None
 
     log_entropy_coef: Tensor
+    chooser: ActionChooser
 
     def build(self, observation_dim: int, action_dim: int) -> None:
         """Create actor and critics with their slow copies."""
@@ -144,7 +145,7 @@ class EntropyDiffusionPolicy(OfflineAlgorithm):
         self.ema_actor.prediction_error = error  # one estimate, for whichever of the two samples
         self.target_critic = copy.deepcopy(self.critic).requires_grad_(False)
         compiled = h.compile and self.root_device.type == "cpu"  # on a GPU, the form for any number of rows is not measured
-        self._chooser = ActionChooser(self.preparation(compiled, dynamic=True), self.fused_passes(compiled))
+        self.chooser = ActionChooser(self.preparation(compiled, dynamic=True), self.fused_passes(compiled))
 
     def learners(self) -> dict[str, Learner]:
         """Return the critics, then the actor."""
@@ -212,7 +213,7 @@ class EntropyDiffusionPolicy(OfflineAlgorithm):
         """Return the action that the target critics choose; all candidates of all rows go through the networks together."""
         noise = candidate_noise(generators, self.actor.num_draws, self.num_candidates, self.action_dim, self.device)
         choice = Choice(self.num_candidates, self.candidate_temperature, self.q_aggregation, self.lcb_coef)
-        action = self._chooser.choose(self.actor, self.target_critic, observation, *noise, choice)
+        action = self.chooser.choose(self.actor, self.target_critic, observation, *noise, choice)
         if self.execution_noise == 0:
             return action
         disturbance = torch.stack([torch.randn(self.action_dim, generator=g) for g in generators]).to(action.device)

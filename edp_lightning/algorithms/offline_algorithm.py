@@ -21,6 +21,7 @@ from edp_lightning.algorithms.recorded_step import RecordedStep, StepOutputs, wh
 from edp_lightning.data.transitions import Batch
 from edp_lightning.errors import UserError
 from edp_lightning.networks.scaling import ActionScaler, ObservationNormalizer
+from edp_lightning.policies.acting import ActionChooser
 from edp_lightning.runs.checkpoint_io import FORMAT_KEY, FORMAT_VERSION
 from edp_lightning.runs.compatibility import agreed_width, check_checkpoint, check_trainer
 from edp_lightning.runs.rng import stream_seed
@@ -72,6 +73,9 @@ class OfflineAlgorithm(L.LightningModule, ABC):
     observation_dim: int
     action_dim: int
     hidden_dtype: torch.dtype
+
+    chooser: ActionChooser | None = None
+    """What samples candidates and takes one, where :meth:`choose` does that; another form of it may take its place."""
 
     def __init__(
         self,

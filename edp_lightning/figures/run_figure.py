@@ -39,7 +39,18 @@ def evaluation_of(folder: str | Path, checkpoint: str = "last") -> EvaluationEnv
     Raises:
         UserError: If there is no such checkpoint, or its dataset is not on this machine.
     """
-    saved = read_checkpoint(Path(folder) / "checkpoints" / f"{checkpoint}.ckpt")["datamodule_hyper_parameters"]
+    return environment_of(Path(folder) / "checkpoints" / f"{checkpoint}.ckpt")
+
+
+def environment_of(ckpt_path: str | Path) -> EvaluationEnvironment | None:
+    """Return the environment in which the run of a checkpoint file is judged, or None if its dataset names none.
+
+    Raises:
+        UserError: If there is no such checkpoint, it does not say which data it learned from, or they are not on this machine.
+    """
+    saved = read_checkpoint(ckpt_path).get("datamodule_hyper_parameters")
+    if saved is None:
+        raise UserError(f"{ckpt_path} does not say which data it was trained on, and so not in which environment it acts")
     data = OfflineDataModule(**{name: value for name, value in saved.items() if not name.startswith("_")})
     data.prepare_data()
     data.setup("validate")
