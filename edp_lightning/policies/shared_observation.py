@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from edp_lightning.networks.ensemble import QEnsemble, aggregate_q
+from edp_lightning.networks.ensemble import ACTIVATIONS, QEnsemble, aggregate_q, normalize_units
 from edp_lightning.networks.mish import mish
 from edp_lightning.networks.noise_network import NoiseNetwork, PredictNoise
 from edp_lightning.networks.residual_network import ResidualNoiseNetwork
@@ -123,14 +123,19 @@ def q_values(critic: QEnsemble, observation: Tensor, candidates: Tensor) -> Tens
         candidates: Actions in [-1, 1], shape (batch, candidates, action_dim).
     """
     rows, count, _ = candidates.shape
-    activate = mish if critic.activation == "mish" else F.relu
+    activate = ACTIVATIONS[critic.activation]
     width = observation.shape[-1]
-    first, *others = [*critic.hidden, critic.output]
     values = []
     for member in range(critic.num_critics):
-        weight: Tensor = first.weight[member].T
-        x = first_layer(candidates, weight[:, width:], F.linear(observation, weight[:, :width], first.bias[member, 0]))
-        for layer in others:
-            x = torch.addmm(layer.bias[member], activate(x), layer.weight[member])
+        weights, biases = zip(*((layer.weight[member], layer.bias[member]) for layer in critic.layers()), strict=True)
+        by_observation, by_action = weights[0].T[:, :width], weights[0].T[:, width:]
+        normalized = critic.norm == "layer"  # then a hidden layer's bias is added after its products are normalised
+        shared = F.linear(observation, by_observation, None if normalized else biases[0][0])
+        x = first_layer(candidates, by_action, shared)
+        for index in range(1, len(weights)):
+            if normalized:
+                x = normalize_units(x)[0] + biases[index - 1]
+            bias = torch.zeros_like(biases[index]) if normalized and index < len(weights) - 1 else biases[index]
+            x = torch.addmm(bias, activate(x), weights[index])
         values.append(x.view(rows, count))
     return torch.stack(values)
