@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from edp_lightning.acceleration.critic_passes import all_layers
 from edp_lightning.networks.ensemble import QEnsemble, aggregate_q
 from edp_lightning.networks.mish import mish
 from edp_lightning.networks.noise_network import NoiseNetwork, PredictNoise
@@ -67,7 +68,8 @@ def _noise_network(network: nn.Module, observation: Tensor) -> PredictNoise:
     assert isinstance(network, NoiseNetwork)
     first, *others = network.hidden
     action, width = network.output.out_features, observation.shape[-1]
-    weight: Tensor = first.weight  # its columns are in the order of NoiseNetwork.inputs
+    assert isinstance(first, nn.Linear)
+    weight = first.weight  # its columns are in the order of NoiseNetwork.inputs
     shared = F.linear(observation, weight[:, -width:], first.bias)
 
     def predict(noisy: Tensor, t: Tensor, _: Tensor) -> Tensor:
@@ -125,12 +127,13 @@ def q_values(critic: QEnsemble, observation: Tensor, candidates: Tensor) -> Tens
     rows, count, _ = candidates.shape
     activate = mish if critic.activation == "mish" else F.relu
     width = observation.shape[-1]
-    first, *others = [*critic.hidden, critic.output]
+    layers = all_layers(critic)
     values = []
     for member in range(critic.num_critics):
-        weight: Tensor = first.weight[member].T
-        x = first_layer(candidates, weight[:, width:], F.linear(observation, weight[:, :width], first.bias[member, 0]))
-        for layer in others:
-            x = torch.addmm(layer.bias[member], activate(x), layer.weight[member])
+        weights, biases = [w[member] for w in layers.weights], [b[member] for b in layers.biases]
+        first = weights[0].T
+        x = first_layer(candidates, first[:, width:], F.linear(observation, first[:, :width], biases[0][0]))
+        for weight, bias in zip(weights[1:], biases[1:], strict=True):
+            x = torch.addmm(bias, activate(x), weight)
         values.append(x.view(rows, count))
     return torch.stack(values)
