@@ -67,8 +67,8 @@ def export(
 
 def load(path: str, saved: Mapping[str, Any]) -> OfflineAlgorithm:
     """Return the algorithm of a checkpoint on the CPU, in float32 and not compiled."""
-    wanted = {"hidden_precision": "float32", "compile": False}
-    options = {name: value for name, value in wanted.items() if name in saved["hyper_parameters"]}
+    wanted: dict[str, Any] = {"hidden_precision": "float32", "compile": False}
+    options: dict[str, Any] = {name: value for name, value in wanted.items() if name in saved["hyper_parameters"]}
     algorithm: OfflineAlgorithm = algorithm_of(saved).load_from_checkpoint(
         path, map_location="cpu", weights_only=True, **options
     )

@@ -85,7 +85,7 @@ class Decision(nn.Module):
 class _Used(TorchFunctionMode):
     def __init__(self) -> None:
         super().__init__()
-        self.ids: set[int] = set()
+        self.ids = set[int]()
 
     def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -95,7 +95,8 @@ class _Used(TorchFunctionMode):
 
 def _used(act: Any) -> set[int]:
     """Return the identities of all tensors that functions were called with."""
-    with _Used() as mode:
+    mode = _Used()
+    with mode:
         act()
     return mode.ids
 

@@ -89,10 +89,6 @@ class QEnsemble(nn.Module):
                 initialize_members(layer, init.hidden)
             initialize_members(self.output, init.output)
 
-    def layers(self) -> list[EnsembleLinear]:
-        """Return all layers, the output layer last."""
-        return [layer for layer in (*self.hidden, self.output) if isinstance(layer, EnsembleLinear)]
-
     def forward(self, observation: Tensor, action: Tensor) -> Tensor:
         """Return Q-values.
 

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from edp_lightning.acceleration.critic_passes import all_layers
 from edp_lightning.networks.ensemble import ACTIVATIONS, QEnsemble, aggregate_q, normalize_units
 from edp_lightning.networks.mish import mish
 from edp_lightning.networks.noise_network import NoiseNetwork, PredictNoise
@@ -67,7 +68,8 @@ def _noise_network(network: nn.Module, observation: Tensor) -> PredictNoise:
     assert isinstance(network, NoiseNetwork)
     first, *others = network.hidden
     action, width = network.output.out_features, observation.shape[-1]
-    weight: Tensor = first.weight  # its columns are in the order of NoiseNetwork.inputs
+    assert isinstance(first, nn.Linear)
+    weight = first.weight  # its columns are in the order of NoiseNetwork.inputs
     shared = F.linear(observation, weight[:, -width:], first.bias)
 
     def predict(noisy: Tensor, t: Tensor, _: Tensor) -> Tensor:
@@ -125,13 +127,14 @@ def q_values(critic: QEnsemble, observation: Tensor, candidates: Tensor) -> Tens
     rows, count, _ = candidates.shape
     activate = ACTIVATIONS[critic.activation]
     width = observation.shape[-1]
+    layers = all_layers(critic)
+    normalized = layers.norm == "layer"  # then a hidden layer's bias is added after its products are normalised
     values = []
     for member in range(critic.num_critics):
-        weights, biases = zip(*((layer.weight[member], layer.bias[member]) for layer in critic.layers()), strict=True)
-        by_observation, by_action = weights[0].T[:, :width], weights[0].T[:, width:]
-        normalized = critic.norm == "layer"  # then a hidden layer's bias is added after its products are normalised
-        shared = F.linear(observation, by_observation, None if normalized else biases[0][0])
-        x = first_layer(candidates, by_action, shared)
+        weights, biases = [w[member] for w in layers.weights], [b[member] for b in layers.biases]
+        first = weights[0].T
+        shared = F.linear(observation, first[:, :width], None if normalized else biases[0][0])
+        x = first_layer(candidates, first[:, width:], shared)
         for index in range(1, len(weights)):
             if normalized:
                 x = normalize_units(x)[0] + biases[index - 1]
