@@ -133,7 +133,7 @@ def test_a_gpu_that_cannot_be_shared_leaves_it_to_the_cpu_in_its_own_precision(t
     monkeypatch.setattr("edp_lightning.acceleration.precision.bfloat16_speedup", lambda device: 0.02)
     monkeypatch.setattr(background, "usable", lambda device: device.type == "cpu")
     played = []
-    monkeypatch.setattr(background, "rollout", lambda envs, act, seeds, record: played.append(act.__self__) or [])
+    monkeypatch.setattr(background, "rollout", lambda envs, policy, seeds, **options: played.append(policy) or [])
     environment = SimpleNamespace(make=lambda: None)
     pipe = SimpleNamespace(send=lambda answer: played.append(answer))
     threads = torch.get_num_threads()
