@@ -34,7 +34,8 @@ class RowsWithSuccessors(Data):
     successors = False
 
     def loader(self) -> TransitionLoader:
-        return TransitionLoader(self.table, ROWS, 1_000_000, seed=0, successors=self.successors)
+        gather = self.table.gather_with_successors if self.successors else None
+        return TransitionLoader(self.table, ROWS, 1_000_000, seed=0, gather=gather)
 
 
 def measure(arguments: argparse.Namespace) -> dict[str, float]:

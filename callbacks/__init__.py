@@ -7,6 +7,7 @@ from edp_lightning.callbacks.environment_evaluation import EnvironmentEvaluation
 from edp_lightning.callbacks.guards import NumericsGuard
 from edp_lightning.callbacks.held_out import HeldOutErrors
 from edp_lightning.callbacks.job_timer import JobTimer
+from edp_lightning.callbacks.online_training import OnlineTraining
 from edp_lightning.callbacks.prediction_writer import PredictionWriter
 from edp_lightning.callbacks.progress import TrainingProgressBar
 from edp_lightning.callbacks.q_diagnostics import QDiagnostics
@@ -23,6 +24,7 @@ __all__ = [
     "JobTimer",
     "LastCheckpoint",
     "NumericsGuard",
+    "OnlineTraining",
     "PredictionWriter",
     "QDiagnostics",
     "RandomStates",

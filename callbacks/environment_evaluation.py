@@ -16,9 +16,9 @@ from edp_lightning.errors import UserError
 from edp_lightning.evaluation.background import BackgroundRollout, restore_policy
 from edp_lightning.evaluation.foreground import ForegroundRollout, evaluations_of
 from edp_lightning.evaluation.history import EvaluationHistory
-from edp_lightning.evaluation.metrics import evaluation_scores
 from edp_lightning.evaluation.results import checkpoint_facts, result_record
 from edp_lightning.evaluation.rollout import EpisodeResult
+from edp_lightning.evaluation.targets import Judgement, games, judge
 from edp_lightning.runs.checkpoint_io import read_checkpoint
 from edp_lightning.runs.processes import check_script_is_guarded
 from edp_lightning.runs.ranks import gather_objects
@@ -37,7 +37,8 @@ class EnvironmentEvaluation(L.Callback):
 
     Episodes are shared out over the ranks. Their seeds are fixed, so scores differ by the policy only; training's random
     streams are left untouched. Logs ``evaluation/return``, ``success_rate``, ``normalized_score``, ``episode_length`` and
-    ``evaluation/score``, the one of them by which the task is judged and the best checkpoint is chosen.
+    ``evaluation/score``, the one of them by which the task is judged and the best checkpoint is chosen. A policy that can be
+    asked for a return plays as many episodes for each of its ``target_returns``; it says which of them counts.
 
     An evaluation in the background plays from a checkpoint file while training goes on; its scores are logged at the step of
     that file when they are known, and it becomes ``best.ckpt`` if they are the best. There is one at a time: if the next is due
@@ -50,8 +51,8 @@ class EnvironmentEvaluation(L.Callback):
     Other callbacks that want the episodes themselves append to ``listeners``, and set ``record`` if they need the steps.
 
     Args:
-        num_episodes: Episodes per evaluation during training and of ``validate``.
-        num_test_episodes: Episodes of ``test``.
+        num_episodes: Episodes per evaluation during training and of ``validate``; for each target return where there are any.
+        num_test_episodes: Episodes of ``test``, likewise.
         num_envs: Environments that run side by side; their candidate actions go through the networks together.
         num_workers: Processes that step the environments; 0 steps them in this one. When not given: as many as torch has
             threads, if all evaluations of a run may take 20,000 environment steps or more. They live as long as the run.
@@ -171,10 +172,15 @@ class EnvironmentEvaluation(L.Callback):
             self._finish(trainer, None)
         if self._owed:
             pl_module.to(trainer.strategy.root_device).eval()
-            _, scores = self._evaluate(trainer, pl_module, self.num_episodes, over=True)
-            for callback in _best_checkpoints(trainer) if scores else []:
-                callback.judge(trainer, scores["score"])
+            judgement = self._evaluate(trainer, pl_module, self.num_episodes, over=True)
+            if judgement is not None:
+                for callback in _best_checkpoints(trainer):
+                    callback.judge(trainer, judgement.scores["score"])
         trainer.save_checkpoint(checkpoint_folder(trainer) / "last.ckpt", weights_only=False)
+
+    def evaluate_now(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Play between Lightning's own evaluations; the scores go to loggers and listeners alone."""
+        self._evaluate(trainer, pl_module, self.num_episodes, over=True)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the scores so far, and whether an evaluation of this state was given up."""
@@ -189,13 +195,14 @@ class EnvironmentEvaluation(L.Callback):
         """Evaluate, log, and write ``test_<checkpoint>.json`` with every episode into the run's folder."""
         if trainer.datamodule.environment is None:  # type: ignore[attr-defined]
             raise UserError(f"nothing to test in: {trainer.datamodule.no_environment}")  # type: ignore[attr-defined]
-        results, scores = self._evaluate(trainer, pl_module, self.num_test_episodes)
-        if not trainer.is_global_zero:
+        judgement = self._evaluate(trainer, pl_module, self.num_test_episodes)
+        if not trainer.is_global_zero or judgement is None:
             return
         stem = Path(trainer.ckpt_path).stem if trainer.ckpt_path else "untrained"
         path = Path(trainer.default_root_dir) / f"test_{stem}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
-        record = result_record(trainer.datamodule.dataset_info, trainer.datamodule.environment, results, scores)  # type: ignore[attr-defined]
+        data, results = trainer.datamodule, judgement.results  # type: ignore[attr-defined]
+        record = result_record(data.dataset_info, data.environment, results, judgement.scores) | judgement.record()
         record["checkpoint"] = checkpoint_facts(trainer.ckpt_path)
         record["evaluations_in_training"] = self._history.facts()
         record["algorithm"] = type(pl_module).__name__
@@ -215,7 +222,7 @@ class EnvironmentEvaluation(L.Callback):
 
     def _evaluate(
         self, trainer: L.Trainer, pl_module: L.LightningModule, num_episodes: int, over: bool = False
-    ) -> tuple[list[EpisodeResult], dict[str, float]]:
+    ) -> Judgement | None:
         """Play, log and return episodes and scores; nothing if that failed during ``fit``.
 
         Args:
@@ -225,11 +232,13 @@ class EnvironmentEvaluation(L.Callback):
             over: Training is over, so that Lightning takes no more numbers.
         """
         environment = trainer.datamodule.environment  # type: ignore[attr-defined]
-        seeds = list(range(self.seed, self.seed + num_episodes))
-        mine = seeds[trainer.global_rank :: trainer.world_size]
+        policy: Any = pl_module
+        rank, world_size = trainer.global_rank, trainer.world_size
+        mine = games(range(self.seed, self.seed + num_episodes), policy.target_returns)[rank::world_size]
+        seeds, targets = [seed for seed, _ in mine], [target for _, target in mine]
         start = time.perf_counter()
         with stop_signals(trainer) as signals:
-            outcome = self._foreground.play(environment, pl_module.act, mine, self.record, signals)  # type: ignore[arg-type]
+            outcome = self._foreground.play(environment, policy, seeds, self.record, signals, targets)
         seconds = time.perf_counter() - start
         agree(trainer, outcome, pl_module.device)
         if outcome.stopped:
@@ -240,17 +249,18 @@ class EnvironmentEvaluation(L.Callback):
             if trainer.state.fn != TrainerFn.FITTING:
                 raise outcome.failure
             self._report_failure(trainer, module, trainer.global_step, outcome.failure)
-            return [], {}
+            return None
         self._failures, self._owed = 0, False
-        results = outcome.results
-        found = self._ask_listeners(trainer, pl_module, results, trainer.global_step)
-        results = _gather(results)
-        scores = evaluation_scores(pl_module.device, environment, results, results[trainer.global_rank :: trainer.world_size])
+        found = self._ask_listeners(trainer, pl_module, outcome.results, trainer.global_step)
+        results = _gather(outcome.results)
+        judgement = judge(
+            pl_module.device, environment, results, policy.target_returns, policy.counting_target, rank, world_size
+        )
         if trainer.state.fn == TrainerFn.FITTING:
-            self._history.add(trainer.global_step, scores["score"])
-        named = {f"evaluation/{name}": value for name, value in scores.items()}
+            self._history.add(trainer.global_step, judgement.scores["score"])
+        named = {f"evaluation/{name}": value for name, value in judgement.scores.items()}
         self._report(trainer, module, named | {"speed/evaluation_seconds": seconds} | found, trainer.global_step)
-        return results, scores
+        return judgement
 
     def _stop(self, trainer: L.Trainer, number: int) -> NoReturn:
         """Stop because of a signal; the run that goes on from what is saved begins with this evaluation."""
@@ -272,10 +282,13 @@ class EnvironmentEvaluation(L.Callback):
     def _start(self, trainer: L.Trainer, step: int) -> None:
         """Start playing from the pending file, of a policy of ``step`` gradient steps."""
         environment = trainer.datamodule.environment  # type: ignore[attr-defined]
-        seeds = range(self.seed, self.seed + self.num_episodes)
-        policy: Any = type(trainer.lightning_module)
+        module: Any = trainer.lightning_module
+        wanted = games(range(self.seed, self.seed + self.num_episodes), module.target_returns)
+        seeds, targets = [seed for seed, _ in wanted], [target for _, target in wanted]
         device = trainer.strategy.root_device
-        rollout_process = BackgroundRollout(policy, _pending(trainer), environment, seeds, self.num_envs, self.record, device)
+        rollout_process = BackgroundRollout(
+            type(module), _pending(trainer), environment, seeds, self.num_envs, self.record, device, targets
+        )
         self._playing = _Playing(rollout_process, step, time.perf_counter())
 
     def _finish(self, trainer: L.Trainer, pl_module: L.LightningModule | None) -> None:
@@ -295,7 +308,9 @@ class EnvironmentEvaluation(L.Callback):
         if self.listeners:
             policy = restore_policy(type(trainer.lightning_module), path, trainer.strategy.root_device)  # type: ignore[arg-type]
             found = self._ask_listeners(trainer, policy, results, playing.step)
-        scores = evaluation_scores(torch.device("cpu"), trainer.datamodule.environment, results, results)  # type: ignore[attr-defined]
+        module: Any = trainer.lightning_module
+        environment = trainer.datamodule.environment  # type: ignore[attr-defined]
+        scores = judge(torch.device("cpu"), environment, results, module.target_returns, module.counting_target).scores
         self._history.add(playing.step, scores["score"])
         named = {f"evaluation/{name}": value for name, value in scores.items()}
         self._report(trainer, pl_module, named | {"speed/evaluation_seconds": seconds} | found, playing.step)

@@ -51,6 +51,7 @@ FORCED_CALLBACKS: dict[str, type[L.Callback]] = {
     "target_update": callbacks.TargetNetworkUpdate,
     "entropy_tuning": callbacks.EntropyCoefficientTuning,
     "guard": callbacks.NumericsGuard,
+    "online": callbacks.OnlineTraining,
     "evaluation": callbacks.EnvironmentEvaluation,
     "q_diagnostics": callbacks.QDiagnostics,
     "held_out": callbacks.HeldOutErrors,

@@ -32,7 +32,10 @@ NAMES = [page.relative_to(ROOT).as_posix() for page in PAGES]
 FIT_OPTIONS = {"config", "ckpt_path", "seed_everything", "output", "run_name", "print_config", "model", "help", "version"}
 """Options of fit, validate, test and predict that belong to no section."""
 
-COMMANDS = {"fit", "validate", "test", "predict", "evaluate_offline", "collect", "data", "sweep", "report", "toy", "figure"}
+COMMANDS = {
+    *("fit", "validate", "test", "predict", "evaluate_offline", "collect", "data"),
+    *("sweep", "report", "toy", "figure", "export", "film", "info"),
+}
 WITH_SECOND_WORD = {"data", "figure"}
 PLACES = (
     "",

@@ -33,16 +33,10 @@ class BehaviorCloning(OfflineAlgorithm):
         """Create the actor."""
         hidden_dims = self.hparams["hidden_dims"]
         self.actor = DeterministicPolicy(Perceptron(observation_dim, hidden_dims, action_dim, hidden_dtype=self.hidden_dtype))
-        self.prepare_step(compiled=False)
 
     def learners(self) -> dict[str, Learner]:
         """Return the actor."""
         return {"actor": Learner(self.hparams["actor_lr"])}
-
-    def on_fit_start(self) -> None:
-        """Compile the loss, if that is wanted."""
-        super().on_fit_start()
-        self.prepare_step(compiled=self.hparams["compile"])
 
     def prepare_step(self, compiled: bool) -> None:
         """Choose whether the loss is compiled for this module's device."""

@@ -103,7 +103,6 @@ class CQL(OfflineAlgorithm):
         self.log_temperature = Scalar(0.0)
         if h.lagrange_gap is not None:
             self.log_multiplier = Scalar(1.0)
-        self.prepare_step(compiled=False)
 
     def learners(self) -> dict[str, Learner]:
         """Return critics, actor, temperature and, for the Lagrange version, its multiplier."""
@@ -115,11 +114,6 @@ class CQL(OfflineAlgorithm):
     def target_networks(self) -> Sequence[Follower]:
         """Return the target critics."""
         return (Follower(self.target_critic, self.critic),)
-
-    def on_fit_start(self) -> None:
-        """Compile the losses, if that is wanted."""
-        super().on_fit_start()
-        self.prepare_step(compiled=self.hparams["compile"])
 
     def prepare_step(self, compiled: bool) -> None:
         """Choose whether the functions of a gradient step are compiled for this module's device."""

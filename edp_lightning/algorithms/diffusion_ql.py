@@ -66,6 +66,8 @@ class DiffusionQL(OfflineAlgorithm):
     at_least = OfflineAlgorithm.at_least | {"eta": 0, "num_diffusion_steps": 2}
     sizes = (*OfflineAlgorithm.sizes, "hidden_dims")
 
+    chooser: ActionChooser
+
     def __init__(
         self,
         hidden_dims: Sequence[int] = (256, 256, 256),
@@ -94,9 +96,8 @@ class DiffusionQL(OfflineAlgorithm):
         self.critic = QEnsemble(observation_dim, action_dim, 2, h.hidden_dims, self.hidden_dtype, init=TORCH)
         self.ema_actor = copy.deepcopy(self.actor).requires_grad_(False)
         self.target_critic = copy.deepcopy(self.critic).requires_grad_(False)
-        self.prepare_step(compiled=False)
         compiled = h.compile and self.root_device.type == "cpu"
-        self._chooser = ActionChooser(self.preparation(compiled, dynamic=True), self.fused_passes(compiled))
+        self.chooser = ActionChooser(self.preparation(compiled, dynamic=True), self.fused_passes(compiled))
 
     def learners(self) -> dict[str, Learner]:
         """Return the critics, then the actor."""
@@ -110,11 +111,6 @@ class DiffusionQL(OfflineAlgorithm):
     def ema_networks(self) -> Sequence[Follower]:
         """Return the actor that the critics' targets sample from."""
         return (Follower(self.ema_actor, self.actor),)
-
-    def on_fit_start(self) -> None:
-        """Compile the losses, if that is wanted."""
-        super().on_fit_start()
-        self.prepare_step(compiled=self.hparams["compile"])
 
     def prepare_step(self, compiled: bool) -> None:
         """Choose whether the functions of a gradient step are compiled for this module's device."""
@@ -187,7 +183,7 @@ class DiffusionQL(OfflineAlgorithm):
         h: Any = self.hparams
         noise = candidate_noise(generators, self.actor.num_draws, h.num_candidates, self.action_dim, self.device)
         choice = Choice(h.num_candidates, h.candidate_temperature, "min", 0.0)
-        return self._chooser.choose(self.actor, self.target_critic, observation, *noise, choice)
+        return self.chooser.choose(self.actor, self.target_critic, observation, *noise, choice)
 
     def draw_actions(self, observation: Tensor, generator: torch.Generator) -> Tensor:
         """Return one draw of the actor per observation, without candidates."""

@@ -62,6 +62,8 @@ class EfficientDiffusionIQL(OfflineAlgorithm):
     at_most = OfflineAlgorithm.at_most | {"expectile": 1}
     sizes = (*OfflineAlgorithm.sizes, "num_critics", "hidden_dims", "num_diffusion_steps")
 
+    chooser: ActionChooser
+
     def __init__(
         self,
         hidden_dims: Sequence[int] = (256, 256, 256),
@@ -104,9 +106,8 @@ class EfficientDiffusionIQL(OfflineAlgorithm):
         self.value = Perceptron(observation_dim, h.hidden_dims, 1, **options)
         self.critic = QEnsemble(observation_dim, action_dim, h.num_critics, h.hidden_dims, **options)
         self.target_critic = copy.deepcopy(self.critic).requires_grad_(False)
-        self.prepare_step(compiled=False)
         compiled = h.compile and self.root_device.type == "cpu"
-        self._chooser = ActionChooser(self.preparation(compiled, dynamic=True), self.fused_passes(compiled))
+        self.chooser = ActionChooser(self.preparation(compiled, dynamic=True), self.fused_passes(compiled))
 
     def learners(self) -> dict[str, Learner]:
         """Return value function, actor and critics."""
@@ -120,11 +121,6 @@ class EfficientDiffusionIQL(OfflineAlgorithm):
     def target_networks(self) -> Sequence[Follower]:
         """Return the target critics."""
         return (Follower(self.target_critic, self.critic),)
-
-    def on_fit_start(self) -> None:
-        """Compile the losses, if that is wanted."""
-        super().on_fit_start()
-        self.prepare_step(compiled=self.hparams["compile"])
 
     def prepare_step(self, compiled: bool) -> None:
         """Choose whether the functions of a gradient step are compiled for this module's device."""
@@ -177,7 +173,7 @@ class EfficientDiffusionIQL(OfflineAlgorithm):
         h: Any = self.hparams
         noise = candidate_noise(generators, self.actor.num_draws, h.num_candidates, self.action_dim, self.device)
         choice = Choice(h.num_candidates, h.candidate_temperature, "min", 0.0)
-        return self._chooser.choose(self.actor, self.critic, observation, *noise, choice)
+        return self.chooser.choose(self.actor, self.critic, observation, *noise, choice)
 
     def draw_actions(self, observation: Tensor, generator: torch.Generator) -> Tensor:
         """Return one draw of the actor per observation, without candidates."""

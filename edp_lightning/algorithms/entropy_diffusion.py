@@ -130,6 +130,7 @@ class EntropyDiffusionPolicy(OfflineAlgorithm):
         self._noise: NoiseSource | None = None
 
     log_entropy_coef: Tensor
+    chooser: ActionChooser
 
     def build(self, observation_dim: int, action_dim: int) -> None:
         """Create actor and critics with their slow copies."""
@@ -143,9 +144,8 @@ class EntropyDiffusionPolicy(OfflineAlgorithm):
         self.ema_actor = copy.deepcopy(self.actor).requires_grad_(False)
         self.ema_actor.prediction_error = error  # one estimate, for whichever of the two samples
         self.target_critic = copy.deepcopy(self.critic).requires_grad_(False)
-        self.prepare_step(compiled=False)
         compiled = h.compile and self.root_device.type == "cpu"  # on a GPU, the form for any number of rows is not measured
-        self._chooser = ActionChooser(self.preparation(compiled, dynamic=True), self.fused_passes(compiled))
+        self.chooser = ActionChooser(self.preparation(compiled, dynamic=True), self.fused_passes(compiled))
 
     def learners(self) -> dict[str, Learner]:
         """Return the critics, then the actor."""
@@ -166,12 +166,11 @@ class EntropyDiffusionPolicy(OfflineAlgorithm):
             self.actor.prediction_error.sums.zero_()
 
     def on_fit_start(self) -> None:
-        """Prepare the noise source and, if wanted, the compiled losses."""
+        """Prepare the noise source."""
         super().on_fit_start()
         steps = self.actor.sde.num_steps
         sizes = steps, self.action_dim, self.num_backup_actions, entropy_draws(self.entropy, steps)
         self._noise = NoiseSource(self.seed, *sizes, self.device, self.hparams["entropy_states"], self.actor.num_draws)
-        self.prepare_step(compiled=self.hparams["compile"])
 
     def prepare_step(self, compiled: bool) -> None:
         """Choose whether the pure functions of a gradient step are compiled for this module's device."""
@@ -214,7 +213,7 @@ class EntropyDiffusionPolicy(OfflineAlgorithm):
         """Return the action that the target critics choose; all candidates of all rows go through the networks together."""
         noise = candidate_noise(generators, self.actor.num_draws, self.num_candidates, self.action_dim, self.device)
         choice = Choice(self.num_candidates, self.candidate_temperature, self.q_aggregation, self.lcb_coef)
-        action = self._chooser.choose(self.actor, self.target_critic, observation, *noise, choice)
+        action = self.chooser.choose(self.actor, self.target_critic, observation, *noise, choice)
         if self.execution_noise == 0:
             return action
         disturbance = torch.stack([torch.randn(self.action_dim, generator=g) for g in generators]).to(action.device)

@@ -84,7 +84,6 @@ class FQL(OfflineAlgorithm):
         self.actor = OneStepPolicy(Perceptron(width, h.hidden_dims, action_dim, **actors))
         self.critic = StackedCritics(observation_dim, action_dim, h.hidden_dims, layer_norm=h.critic_layer_norm, **shared)
         self.target_critic = copy.deepcopy(self.critic).requires_grad_(False)
-        self.prepare_step(compiled=False)
 
     def learners(self) -> dict[str, Learner]:
         """Return critics, flow and policy."""
@@ -93,11 +92,6 @@ class FQL(OfflineAlgorithm):
     def target_networks(self) -> Sequence[Follower]:
         """Return the target critics."""
         return (Follower(self.target_critic, self.critic),)
-
-    def on_fit_start(self) -> None:
-        """Compile the losses, if that is wanted."""
-        super().on_fit_start()
-        self.prepare_step(compiled=self.hparams["compile"])
 
     def prepare_step(self, compiled: bool) -> None:
         """Choose whether the functions of a gradient step are compiled for this module's device."""

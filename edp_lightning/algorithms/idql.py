@@ -74,6 +74,8 @@ class IDQL(OfflineAlgorithm):
     at_most = OfflineAlgorithm.at_most | {"expectile": 1, "actor_dropout": 0.99}
     sizes = (*OfflineAlgorithm.sizes, "num_critics", "hidden_dims", "width", "num_blocks")
 
+    chooser: ActionChooser
+
     def __init__(
         self,
         hidden_dims: Sequence[int] = (256, 256),
@@ -112,9 +114,8 @@ class IDQL(OfflineAlgorithm):
         sizes = observation_dim, action_dim, h.num_critics, h.hidden_dims
         self.critic = QEnsemble(*sizes, self.hidden_dtype, "relu", XAVIER)
         self.target_critic = copy.deepcopy(self.critic).requires_grad_(False)
-        self.prepare_step(compiled=False)
         compiled = h.compile and self.root_device.type == "cpu"
-        self._chooser = ActionChooser(self.preparation(compiled, dynamic=True))
+        self.chooser = ActionChooser(self.preparation(compiled, dynamic=True))
 
     def learners(self) -> dict[str, Learner]:
         """Return actor, value function and critics."""
@@ -133,11 +134,6 @@ class IDQL(OfflineAlgorithm):
     def ema_networks(self) -> Sequence[Follower]:
         """Return the actor that acts."""
         return (Follower(self.ema_actor, self.actor),)
-
-    def on_fit_start(self) -> None:
-        """Compile the losses, if that is wanted."""
-        super().on_fit_start()
-        self.prepare_step(compiled=self.hparams["compile"])
 
     def prepare_step(self, compiled: bool) -> None:
         """Choose whether the functions of a gradient step are compiled for this module's device."""
@@ -181,7 +177,7 @@ class IDQL(OfflineAlgorithm):
         """Return the best of N draws of the averaged actor by the target critics' minimum."""
         count: int = self.hparams["num_candidates"]
         noise = candidate_noise(generators, self.actor.num_draws, count, self.action_dim, self.device)
-        return self._chooser.choose(self.ema_actor, self.target_critic, observation, *noise, Choice(count, 0.0, "min", 0.0))
+        return self.chooser.choose(self.ema_actor, self.target_critic, observation, *noise, Choice(count, 0.0, "min", 0.0))
 
     def draw_actions(self, observation: Tensor, generator: torch.Generator) -> Tensor:
         """Return one draw of the averaged actor per observation, without candidates."""

@@ -94,7 +94,6 @@ class IQL(OfflineAlgorithm):
         self.critic = StackedCritics(observation_dim, action_dim, h.hidden_dims, h.num_critics, **options)
         self.value = Perceptron(observation_dim, h.hidden_dims, 1, **options)
         self.target_critic = copy.deepcopy(self.critic).requires_grad_(False)
-        self.prepare_step(compiled=False)
 
     def learners(self) -> dict[str, Learner]:
         """Return value function, actor and critics."""
@@ -108,11 +107,6 @@ class IQL(OfflineAlgorithm):
     def target_networks(self) -> Sequence[Follower]:
         """Return the target critics."""
         return (Follower(self.target_critic, self.critic),)
-
-    def on_fit_start(self) -> None:
-        """Compile the losses, if that is wanted."""
-        super().on_fit_start()
-        self.prepare_step(compiled=self.hparams["compile"])
 
     def prepare_step(self, compiled: bool) -> None:
         """Choose whether the functions of a gradient step are compiled for this module's device."""

@@ -97,7 +97,6 @@ class MSG(OfflineAlgorithm):
         self.critic = QEnsemble(observation_dim, action_dim, count, h.hidden_dims, self.hidden_dtype, "relu", TRUNCATED)
         self.target_critic = copy.deepcopy(self.critic).requires_grad_(False)
         self.log_temperature = Scalar(0.0)
-        self.prepare_step(compiled=False)
 
     def learners(self) -> dict[str, Learner]:
         """Return the critics, the actor and the temperature."""
@@ -111,11 +110,6 @@ class MSG(OfflineAlgorithm):
     def target_networks(self) -> Sequence[Follower]:
         """Return the target critics."""
         return (Follower(self.target_critic, self.critic),)
-
-    def on_fit_start(self) -> None:
-        """Compile the losses, if that is wanted."""
-        super().on_fit_start()
-        self.prepare_step(compiled=self.hparams["compile"])
 
     def prepare_step(self, compiled: bool) -> None:
         """Choose whether the functions of a gradient step are compiled for this module's device."""

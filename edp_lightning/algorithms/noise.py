@@ -54,6 +54,10 @@ class RowNoise:
             return []
         return [(self.uniform(rows, width) >= probability).float() / (1 - probability) for width in widths]
 
+    def kept(self, *shape: int, probability: float) -> Tensor | None:
+        """Return which numbers of ``shape``, rows first, dropout keeps: False with ``probability``. None if it keeps all."""
+        return None if probability == 0 else self.uniform(*shape) >= probability
+
     def _mine(self, draw: Callable[..., Tensor], shape: tuple[int, ...], rows: int) -> Tensor:
         every = (*shape[:rows], shape[rows] * self.world_size, *shape[rows + 1 :])
         drawn = draw(every, generator=self.generator, device=self.generator.device)

@@ -21,6 +21,7 @@ from edp_lightning.algorithms.recorded_step import RecordedStep, StepOutputs, wh
 from edp_lightning.data.transitions import Batch
 from edp_lightning.errors import UserError
 from edp_lightning.networks.scaling import ActionScaler, ObservationNormalizer
+from edp_lightning.policies.acting import ActionChooser
 from edp_lightning.runs.checkpoint_io import FORMAT_KEY, FORMAT_VERSION
 from edp_lightning.runs.compatibility import agreed_width, check_checkpoint, check_trainer
 from edp_lightning.runs.rng import stream_seed
@@ -66,9 +67,15 @@ class OfflineAlgorithm(L.LightningModule, ABC):
     necessary_callbacks: ClassVar[tuple[str, ...]] = ("edp_lightning.callbacks.TargetNetworkUpdate",)
     """Import paths of callbacks that every training needs; names only, as callbacks know algorithms and not the reverse."""
 
+    remembers: ClassVar[bool] = False
+    """Whether an action depends on earlier steps of its episode: :meth:`act` must then be told of all of them."""
+
     observation_dim: int
     action_dim: int
     hidden_dtype: torch.dtype
+
+    chooser: ActionChooser | None = None
+    """What samples candidates and takes one, where :meth:`choose` does that; another form of it may take its place."""
 
     def __init__(
         self,
@@ -159,6 +166,24 @@ class OfflineAlgorithm(L.LightningModule, ABC):
         """Whether batches must hold the data's action in s': they are then a ``SuccessorBatch``."""
         return False
 
+    @property
+    def context_length(self) -> int | None:
+        """Steps that a decision may look back on, where a method learns from windows: batches are then a ``WindowBatch``."""
+        return None
+
+    @property
+    def target_returns(self) -> Sequence[float]:
+        """Returns that an evaluation asks the policy for, in the environment's units; none where it cannot be asked."""
+        return ()
+
+    def counting_target(self, scores: Mapping[float, float]) -> float:
+        """Return the target whose episodes are the evaluation's result.
+
+        Args:
+            scores: Score of each of ``target_returns``, in their order.
+        """
+        return max(scores, key=scores.__getitem__)
+
     def draw_actions(self, observation: Tensor, generator: torch.Generator) -> Tensor | None:
         """Return one plain draw of the policy per normalised observation, in [-1, 1], (batch, action_dim), if it can."""
         return None
@@ -187,6 +212,13 @@ class OfflineAlgorithm(L.LightningModule, ABC):
         if scales is not None:
             self.set_scales(*scales)
         self.build(self.observation_dim, self.action_dim)
+        self.prepare_step(compiled=False)
+
+    def prepare_step(self, compiled: bool) -> None:
+        """Choose whether the functions of a gradient step are compiled for this module's device; where none can be, nothing.
+
+        Called when the networks are built, and when a training begins, with the option ``compile``.
+        """
 
     def set_scales(
         self,
@@ -214,8 +246,11 @@ class OfflineAlgorithm(L.LightningModule, ABC):
         self._scales_known = True
 
     def on_fit_start(self) -> None:
-        """Refuse data that speak in other units, or of another discount or seed, than this module."""
-        data: Any = getattr(self.trainer, "datamodule", None)
+        """Refuse data that speak in other units, or of another discount or seed, than this module; compile what is to be."""
+        self._agree_with_data(getattr(self.trainer, "datamodule", None))
+        self.prepare_step(compiled=self.compiled)
+
+    def _agree_with_data(self, data: Any) -> None:
         scales = scales_of(data)
         if scales is None:
             refuse_unknown_scales(self._scales_known)
@@ -358,12 +393,21 @@ class OfflineAlgorithm(L.LightningModule, ABC):
         return self.act(batch, [generator] * len(batch))
 
     @torch.no_grad()
-    def act(self, observation: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
+    def act(
+        self,
+        observation: Tensor,
+        generators: Sequence[torch.Generator],
+        episodes: Sequence[int] | None = None,
+        rewards: Sequence[float] | None = None,
+    ) -> Tensor:
         """Choose one action per observation.
 
         Args:
             observation: Observations as the environment gives them, shape (batch, observation_dim).
             generators: One CPU generator per row: an episode's draws do not depend on which episodes run beside it.
+            episodes: Which episode, begun with :meth:`reset`, each row goes on in; each row is the first step of one that is
+                not remembered when not given. For policies that remember, as ``rewards``; others look at neither.
+            rewards: What each of these episodes has paid since its last action, in the environment's units.
 
         Returns:
             Actions in the environment's units, shape (batch, action_dim).
@@ -371,8 +415,13 @@ class OfflineAlgorithm(L.LightningModule, ABC):
         action: Tensor = self.action_scaler(self.choose(self.normalizer(observation.to(self.device)), generators))
         return action
 
-    def reset(self, episode: int) -> None:
-        """Forget an episode; policies that remember none do nothing."""
+    def reset(self, episode: int, target_return: float | None = None) -> None:
+        """Begin an episode: forget what was remembered under its number. Policies without a memory do nothing.
+
+        Args:
+            episode: Number of the episode; memory is kept for all numbers up to the largest.
+            target_return: What it is to earn, for policies that can be asked; their first of ``target_returns`` by default.
+        """
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Write down which algorithm this is; the format too, for trainers without ``AtomicCheckpointIO``."""

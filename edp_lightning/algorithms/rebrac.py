@@ -90,7 +90,6 @@ class ReBRAC(OfflineAlgorithm):
         )
         self.target_actor = copy.deepcopy(self.actor).requires_grad_(False)
         self.target_critic = copy.deepcopy(self.critic).requires_grad_(False)
-        self.prepare_step(compiled=False)
 
     def learners(self) -> dict[str, Learner]:
         """Return critics and actor."""
@@ -105,11 +104,6 @@ class ReBRAC(OfflineAlgorithm):
     def uses_next_action(self) -> bool:
         """The critics' targets compare the target actor's action with the data's."""
         return bool(self.hparams["critic_bc_coef"] != 0)
-
-    def on_fit_start(self) -> None:
-        """Compile the losses, if that is wanted."""
-        super().on_fit_start()
-        self.prepare_step(compiled=self.hparams["compile"])
 
     def prepare_step(self, compiled: bool) -> None:
         """Choose whether the functions of a gradient step are compiled for this module's device."""

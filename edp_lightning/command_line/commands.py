@@ -71,7 +71,7 @@ def _toy(arguments: list[str], run_command: RunCommand) -> None:
 def _figure(arguments: list[str], run_command: RunCommand) -> None:
     from edp_lightning.command_line.parsers import PlainParser
 
-    parser = PlainParser(prog=f"{PROGRAM} figure", description="Draw a run, or the states of datasets.")
+    parser = PlainParser(prog=f"{PROGRAM} figure", description="Draw runs, or the states of datasets.")
     figures = parser.add_subparsers(dest="figure", required=True, title="figures", metavar="FIGURE")
     summary = "Draw a run: episodes of its policy in its maze, its score and the error of its critics over training."
     run = figures.add_parser("run", help=summary, description=summary)
@@ -87,11 +87,21 @@ def _figure(arguments: list[str], run_command: RunCommand) -> None:
     tsne.add_argument("--view", help="observation view of all sets; each one's default when not given")
     tsne.add_argument("--seed", type=int, default=0, help="seed of the states and of t-SNE (default: 0)")
     tsne.add_argument("--output", default="tsne.png", help="picture to write (default: tsne.png)")
+    summary = "Draw runs that learned online: their score over environment steps, from the offline policy's on."
+    online = figures.add_parser("online", help=summary, description=summary)
+    online.add_argument("folders", nargs="+", help="folders of runs with online.env_steps")
+    online.add_argument("--output", default="curve.png", help="picture to write (default: curve.png)")
     options = vars(parser.parse_args(arguments))
-    if options.pop("figure") == "run":
+    figure = options.pop("figure")
+    if figure == "run":
         from edp_lightning.figures.run_figure import draw_run_folder
 
         draw_run_folder(**options)
+        return
+    if figure == "online":
+        from edp_lightning.figures.online_figure import draw_online_folders
+
+        draw_online_folders(**options)
         return
     from edp_lightning.figures.tsne import draw_datasets
 
@@ -130,6 +140,46 @@ def _report(arguments: list[str], run_command: RunCommand) -> None:
     report(**options)
 
 
+def _export(arguments: list[str], run_command: RunCommand) -> None:
+    from edp_lightning.command_line.parsers import PlainParser
+
+    parser = PlainParser(prog=f"{PROGRAM} export", description="Write a trained policy as one file for other programs.")
+    parser.add_argument("--ckpt_path", required=True, metavar="FILE", help="the checkpoint")
+    formats = ("onnx", "torch")
+    parser.add_argument("--format", choices=formats, default="onnx", help="torch is for torch.export.load (default: onnx)")
+    parser.add_argument("--dynamic-batch", action="store_true", help="any number of observations at once (default: one)")
+    parser.add_argument("--output", metavar="FILE", help="file to write (default: the checkpoint's with another ending)")
+    parser.add_argument("--model", metavar="CLASS", help="import path of an algorithm of your own")
+    options = vars(parser.parse_args(arguments))
+    from edp_lightning.export.command import export
+
+    export(**options)
+
+
+def _info(arguments: list[str], run_command: RunCommand) -> None:
+    from edp_lightning.command_line.info import run
+
+    run(arguments)
+
+
+def _film(arguments: list[str], run_command: RunCommand) -> None:
+    from edp_lightning.command_line.parsers import PlainParser
+
+    parser = PlainParser(prog=f"{PROGRAM} film", description="Film episodes of a checkpoint's policy, with what it considers.")
+    parser.add_argument("--ckpt_path", required=True, metavar="FILE", help="the checkpoint")
+    parser.add_argument("--output", default="film.gif", help="film to write, .gif or .mp4 (default: film.gif)")
+    help = "drawn or rendered (default: a plan for mazes and the two-step task)"
+    parser.add_argument("--style", choices=("plan", "camera"), help=help)
+    parser.add_argument("--episodes", type=int, default=1, help="episodes to play (default: 1)")
+    parser.add_argument("--seed", type=int, default=10_000, help="seed of the first episode (default: 10000, as evaluations)")
+    parser.add_argument("--every", type=int, default=2, help="decisions between frames (default: 2)")
+    parser.add_argument("--fps", type=int, default=20, help="frames per second (default: 20)")
+    options = vars(parser.parse_args(arguments))
+    from edp_lightning.figures.film_command import film_checkpoint
+
+    film_checkpoint(**options)
+
+
 COMMANDS: dict[str, Command] = {
     "fit": Command("train and judge a policy", "Train a policy on a dataset; a run that was stopped goes on."),
     "validate": Command("train and judge a policy", "Play the evaluation's episodes with the policy of a checkpoint."),
@@ -138,11 +188,14 @@ COMMANDS: dict[str, Command] = {
     "evaluate_offline": Command(
         "train and judge a policy", "Estimate a policy's return from recorded data, without running it.", _evaluate_offline
     ),
+    "export": Command("policies elsewhere", "Write a policy as one file for other programs (ONNX), checked.", _export),
     "collect": Command("datasets", "Collect a dataset on this machine, without downloads, or train what collects.", _collect),
     "data": Command("datasets", "Show and check a dataset, or write it as a Minari set.", _data),
     "sweep": Command("many runs", "Run tasks x algorithms x seeds, each to its end; the same command goes on.", _sweep),
     "report": Command("many runs", "Make tables and figures, with intervals over seeds, of what runs left behind.", _report),
     "toy": Command("figures", "Train on the paper's two-step task and draw its figure: minutes on a CPU.", _toy),
-    "figure": Command("figures", "Draw a run, or the states of datasets (t-SNE).", _figure),
+    "figure": Command("figures", "Draw runs, also over environment steps, or the states of datasets (t-SNE).", _figure),
+    "film": Command("figures", "Film episodes of a policy, in mazes with what it considers (.gif or .mp4).", _film),
+    "info": Command("this machine", "Print versions, devices, acceleration and folders: what a bug report needs.", _info),
 }
 """Name -> command, in the order of ``--help``."""

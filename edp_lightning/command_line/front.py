@@ -61,6 +61,10 @@ def answer(arguments: list[str]) -> bool:
         sys.stdout.write(overview())
     elif first == "--version":
         print(f"{PROGRAM} {__version__}")
+    elif first == "info":  # before anything heavy, which may be what cannot be imported
+        from edp_lightning.command_line.info import run
+
+        run(arguments[1:])
     elif not first.startswith("-") and first not in COMMANDS:
         sys.stderr.write(f"error: there is no command {first!r}{did_you_mean(first, COMMANDS)}\n")
         sys.stderr.write(f"all commands: {PROGRAM} --help\n")

@@ -28,6 +28,7 @@ OPTIONS: dict[str, str] = {
     "trainer.devices": "Number of devices.",
     "trainer.check_val_every_n_epoch": "Epochs between evaluations in the environment.",
     "evaluation.num_episodes": "",
+    "online.env_steps": "",
     "output": "",
     "run_name": "",
     "seed_everything": "Seed of everything random.",

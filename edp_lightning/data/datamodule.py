@@ -1,7 +1,7 @@
 """Serves batches of transitions, and tells the model and the evaluation what the dataset is."""
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -16,14 +16,17 @@ from torch.utils.data import DataLoader, Dataset
 from edp_lightning.data.card import DataCard, make_card
 from edp_lightning.data.columns import tell_losses
 from edp_lightning.data.loader import OneBatch, TransitionLoader, mixture_probabilities, repeated_batches
+from edp_lightning.data.replay import ReplayBuffer, ReplayLoader
 from edp_lightning.data.sources.bounds import ActionBound, action_bounds
-from edp_lightning.data.tables.build import RowSink, TableFacts, TableRecipe, build_table, labelled
+from edp_lightning.data.tables.build import RowSink, TableFacts, TableRecipe, build_table
 from edp_lightning.data.tables.cache import cached_table, table_in_memory, table_key
 from edp_lightning.data.tables.normalize import ObservationNormalization, observation_statistics
 from edp_lightning.data.tables.rewards import RewardMap, RewardTransform
+from edp_lightning.data.tables.rows import labelled
 from edp_lightning.data.tables.selection import best_episodes, check_share
 from edp_lightning.data.tables.table import TransitionTable
-from edp_lightning.data.transitions import Batch, Episode, SuccessorBatch, Terminals
+from edp_lightning.data.trajectories import Trajectories, check_single_steps
+from edp_lightning.data.transitions import AnyBatch, Batch, Episode, SuccessorBatch, Terminals, WindowBatch
 from edp_lightning.errors import UserError
 from edp_lightning.runs.cache_folder import cache_folder
 
@@ -42,7 +45,8 @@ class OfflineDataModule(L.LightningDataModule):
     Args:
         dataset: Minari id of a set on this machine; ``d4rl:NAME`` or ``d4rl:/PATH/FILE.hdf5`` for D4RL's files;
             ``ogbench:TASK`` for OGBench's, such as ``ogbench:antmaze-large-navigate-singletask-task1-v0``;
-            ``npz:/PATH/FILE.npz`` for plain arrays (``edp_lightning/data/sources/arrays.py`` tells their names and shapes).
+            ``npz:/PATH/FILE.npz`` for plain arrays (``edp_lightning/data/sources/arrays.py`` tells their names and shapes);
+            ``online:/PATH/RUN`` for what a run collected online.
         view: Observation view; the family's default when not given, and where there is no family everything, in the order of
             the observation space. AntMaze: ``goal`` (31 numbers with the goal) or ``d4rl`` (29 numbers, reward relabelled to
             the evaluation's fixed goal, which the policy does not see). Keys of a Dict or Tuple with commas between choose
@@ -136,6 +140,8 @@ class OfflineDataModule(L.LightningDataModule):
         self._arrays: Mapping[str, Any] | None = None
         self._position = 0
         self._loader: TransitionLoader | None = None
+        self._trajectories: Trajectories | None = None
+        self._replay: dict[str, Any] = {}
         self._ready = self._tried = False
 
     @classmethod
@@ -163,6 +169,7 @@ class OfflineDataModule(L.LightningDataModule):
     environment: "EvaluationEnvironment | None"
     no_environment: str
     view: "ObservationView"
+    recipe: TableRecipe
     reward_map: RewardMap
     reward_mismatch: str
     card: DataCard
@@ -245,7 +252,7 @@ class OfflineDataModule(L.LightningDataModule):
         self.reward_mismatch = next(filter(None, mismatches), "")
         low, high = action_bounds(source, h.action_low, h.action_high, (e.action for e in source.episodes(view)))
         source.check_actions(low, high)
-        self._recipe = recipe = TableRecipe(
+        self.recipe = recipe = TableRecipe(
             low=tuple(low.tolist()),
             high=tuple(high.tolist()),
             goal=None if environment is None else environment.fixed_goal,
@@ -339,7 +346,7 @@ class OfflineDataModule(L.LightningDataModule):
 
     def episodes(self) -> Iterator[Episode]:
         """Yield the episodes with the rewards and ends that training sees, rewards before their transformation."""
-        return (labelled(stored, self._recipe) for stored in self._open().episodes(self.view))
+        return (labelled(stored, self.recipe) for stored in self._open().episodes(self.view))
 
     @property
     def transitions(self) -> Batch:
@@ -355,10 +362,24 @@ class OfflineDataModule(L.LightningDataModule):
                 f"each of {world_size} ranks draws {h.batch_size} rows: {h.batch_size * world_size} per gradient step"
             )
         parts = list(zip(self.facts.parts, self._probabilities, strict=True)) if h.mixture else None
-        self._loader = TransitionLoader(
-            self.table, h.batch_size, h.steps_per_epoch, h.seed, self._position, rank, world_size, parts, **self._served()
-        )
+        options: dict[str, Any] = {
+            "table": self.table,
+            "batch_size": h.batch_size,
+            "steps_per_epoch": h.steps_per_epoch,
+            "seed": h.seed,
+            "position": self._position,
+            "rank": rank,
+            "world_size": world_size,
+            "parts": parts,
+            **self._served(),
+            **self._replay,
+        }
+        self._loader = ReplayLoader(**options) if self._replay else TransitionLoader(**options)
         return self._loader
+
+    def complete_batches(self, buffer: ReplayBuffer | None, rows: int = 0) -> None:
+        """Let loaders that are made from now on take so many rows of every batch from a buffer; all from the table without."""
+        self._replay = {} if buffer is None else {"buffer": buffer, "buffer_rows": rows}
 
     def _served(self) -> dict[str, Any]:
         """Return where the trainer's run is in the stream, what of it is served how and where; nothing without a trainer."""
@@ -369,16 +390,30 @@ class OfflineDataModule(L.LightningDataModule):
             "start": partial(getattr, trainer, "global_step"),
             "cycle": repeated_batches(trainer.overfit_batches),  # type: ignore[attr-defined]
             "device": trainer.strategy.root_device,
-            "successors": bool(getattr(trainer.lightning_module, "uses_next_action", False)),
+            "gather": self._gather(trainer.lightning_module),
         }
+
+    def _gather(self, module: Any) -> Callable[[Tensor, torch.device | None], AnyBatch]:
+        """Return what makes batches of rows, as a module learns from them."""
+        length = getattr(module, "context_length", None)
+        if length is not None:
+            return self.trajectories().windows(length)
+        return self.table.gather_with_successors if getattr(module, "uses_next_action", False) else self.table.gather
+
+    def trajectories(self) -> Trajectories:
+        """Return the trajectories in the table, for methods that learn from windows of them; see ``check_single_steps``."""
+        check_single_steps(self.hparams)
+        if self._trajectories is None:
+            self._trajectories = Trajectories(self.table, self.facts.episode_rows)
+        return self._trajectories
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         """Return the batch on ``device``. Training rows are there already; Lightning would look at each of their fields."""
-        if isinstance(batch, (Batch, SuccessorBatch)) and batch.action.device == device:
+        if isinstance(batch, (Batch, SuccessorBatch, WindowBatch)) and batch.action.device == device:
             return batch
         return super().transfer_batch_to_device(batch, device, dataloader_idx)
 
-    def batch_of_step(self, step: int) -> Batch | SuccessorBatch:
+    def batch_of_step(self, step: int) -> AnyBatch:
         """Return the rows that this rank used in a gradient step of this run, counted from 0."""
         assert self._loader is not None
         return self._loader.batch(step)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from edp_lightning.data.tables.table import TransitionTable
-from edp_lightning.data.transitions import Batch, SuccessorBatch
+from edp_lightning.data.transitions import AnyBatch
 from edp_lightning.errors import UserError
 from edp_lightning.runs.rng import stream_seed
 
@@ -33,7 +33,7 @@ class TransitionLoader:
             before stopped when not given. However often a loader is made or asked, a run never sees its stream twice.
         cycle: Number of batches that are served over and over; the stream never repeats when not given.
         device: Where batches are wanted; where the table is when not given.
-        successors: Whether batches hold the data's next actions.
+        gather: Makes a batch of row numbers (batch,) on the table's device, and of ``device``; ``table.gather`` when not given.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class TransitionLoader:
         start: Callable[[], int] | None = None,
         cycle: int | None = None,
         device: torch.device | None = None,
-        successors: bool = False,
+        gather: Callable[[Tensor, torch.device | None], AnyBatch] | None = None,
     ) -> None:
         self._table = table
         self._device = device
@@ -62,13 +62,13 @@ class TransitionLoader:
         self._parts = parts
         self._start = start
         self._cycle = cycle
-        self._gather = table.gather_with_successors if successors else table.gather
+        self._gather = gather or table.gather
 
     def __len__(self) -> int:
         """Return the batches per epoch."""
         return self.steps_per_epoch
 
-    def __iter__(self) -> Iterator[Batch | SuccessorBatch]:
+    def __iter__(self) -> Iterator[AnyBatch]:
         """Yield batches from the current position on, without end."""
         if self._start is not None:
             self.position = self._start()
@@ -76,7 +76,7 @@ class TransitionLoader:
             self.position += 1
             yield self.batch(self.position - 1)
 
-    def batch(self, position: int) -> Batch | SuccessorBatch:
+    def batch(self, position: int) -> AnyBatch:
         """Return this rank's rows of the batch at a position of the stream."""
         if self._cycle is not None:
             position %= self._cycle

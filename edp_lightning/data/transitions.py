@@ -55,6 +55,28 @@ class SuccessorBatch(NamedTuple):
     next_action_known: Tensor
 
 
+class WindowBatch(NamedTuple):
+    """Windows of K neighbouring steps; one that its trajectory's end cuts short is padded with zeros behind it.
+
+    Attributes:
+        observation: s, shape (batch, K, observation_dim), as the environment gives it.
+        action: a in [-1, 1], shape (batch, K, action_dim).
+        return_to_go: Undiscounted sum of the rewards from this step to the end of its trajectory, shape (batch, K).
+        timestep: Number of the step in its trajectory, from 0 on, long, shape (batch, K).
+        mask: 1.0 for steps, 0.0 for padding, shape (batch, K).
+    """
+
+    observation: Tensor
+    action: Tensor
+    return_to_go: Tensor
+    timestep: Tensor
+    mask: Tensor
+
+
+AnyBatch = Batch | SuccessorBatch | WindowBatch
+"""What a loader may serve; an algorithm says what it learns from."""
+
+
 @dataclass(frozen=True)
 class Episode:
     """One episode of T steps.

@@ -58,6 +58,7 @@ class BackgroundRollout:
         num_envs: Environments that run side by side.
         record: Keep every step in ``EpisodeResult.trajectory``.
         device: Device of the run.
+        target_returns: See ``rollout``.
     """
 
     def __init__(
@@ -69,11 +70,13 @@ class BackgroundRollout:
         num_envs: int,
         record: bool,
         device: torch.device,
+        target_returns: Sequence[float | None] | None = None,
     ) -> None:
         context = multiprocessing.get_context("spawn")  # a fork would copy the locks of threads that it does not copy
         self._pipe, theirs = context.Pipe(duplex=False)
         products = torch.get_float32_matmul_precision()
-        arguments = (theirs, policy, str(checkpoint), environment, list(seeds), num_envs, record, device, products)
+        played = list(seeds), num_envs, record
+        arguments = (theirs, policy, str(checkpoint), environment, *played, device, products, target_returns)
         self._process = context.Process(target=_play, args=arguments, daemon=True)
         # A batch system's SIGTERM goes to all processes: the run decides on it, and this one must not lose its episodes.
         with signals_kept_from_children():
@@ -124,6 +127,7 @@ def _play(
     record: bool,
     device: torch.device,
     float32_products: str,
+    target_returns: Sequence[float | None] | None = None,
 ) -> None:
     torch.set_num_threads(1)
     torch.set_float32_matmul_precision(float32_products)
@@ -136,7 +140,7 @@ def _play(
         policy = restore_policy(policy_class, checkpoint, device, precision)
         envs = LocalEnvironments([environment.make() for _ in range(min(num_envs, len(seeds)))])
         try:
-            answer: list[EpisodeResult] | str = rollout(envs, policy.act, seeds, record=record)
+            answer: list[EpisodeResult] | str = rollout(envs, policy, seeds, record=record, target_returns=target_returns)
         finally:
             envs.close()
     except Exception:  # an environment may raise anything

@@ -10,7 +10,7 @@ import torch
 from lightning.pytorch.utilities.seed import isolate_rng
 
 from edp_lightning.environments.workers import Environments, LocalEnvironments, WorkerEnvironments
-from edp_lightning.evaluation.rollout import Act, EpisodeResult, rollout
+from edp_lightning.evaluation.rollout import Act, EpisodeResult, Player, rollout
 from edp_lightning.runs.stop_signals import StopRequested, StopSignals
 
 if TYPE_CHECKING:  # the module is imported for --help, environments are not
@@ -54,16 +54,23 @@ class ForegroundRollout:
         self.evaluations = 1.0
 
     def play(
-        self, environment: "EvaluationEnvironment", act: Act, seeds: Sequence[int], record: bool, signals: StopSignals
+        self,
+        environment: "EvaluationEnvironment",
+        policy: Act | Player,
+        seeds: Sequence[int],
+        record: bool,
+        signals: StopSignals,
+        target_returns: Sequence[float | None] | None = None,
     ) -> Outcome:
         """Play one episode per seed, unless a signal comes: it ends them at once. Global random streams are left untouched.
 
         Args:
             environment: Recipe of the environment.
-            act: The policy.
+            policy: The policy.
             seeds: Reset seed of each episode.
             record: Keep every step in ``EpisodeResult.trajectory``.
             signals: Where stop signals arrive.
+            target_returns: See ``rollout``.
         """
         outcome = Outcome()
         on_gpu: bool = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
@@ -72,7 +79,7 @@ class ForegroundRollout:
                 with signals.interrupting():
                     if len(seeds):
                         envs = self._environments(environment, len(seeds))
-                        outcome.results = rollout(envs, act, seeds, record=record, before_step=signals.check)
+                        outcome.results = rollout(envs, policy, seeds, None, record, signals.check, target_returns)
             except StopRequested:
                 outcome.stopped = signals.received
             except Exception as error:  # an environment may raise anything

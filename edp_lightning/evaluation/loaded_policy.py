@@ -26,6 +26,9 @@ class LoadedPolicy:
     episode that is played after ``reset(seed)``, in an environment that was reset with the same seed, is the episode that
     ``test`` plays for this seed.
 
+    A policy that remembers its episodes (``remembers``) takes each row of a batch for one of them, from a ``reset`` on; it is
+    told what each has paid since its last action. All rows begin together: episodes that end apart need a policy each.
+
     Args:
         algorithm: A trained algorithm, on the device that it is to run on.
         seed: Seed of the streams until the first :meth:`reset`.
@@ -34,7 +37,13 @@ class LoadedPolicy:
     def __init__(self, algorithm: OfflineAlgorithm, seed: int = 0) -> None:
         self.algorithm = algorithm.eval()
         self._seed = seed
+        self._target_return: float | None = None
         self._streams: list[torch.Generator] = []
+
+    @property
+    def remembers(self) -> bool:
+        """Whether an action depends on the earlier steps of its episode and their rewards."""
+        return self.algorithm.remembers
 
     @property
     def observation_dim(self) -> int:
@@ -46,42 +55,61 @@ class LoadedPolicy:
         """Width of an action; of a policy that decides several actions at once, their joint width."""
         return int(self.algorithm.hparams["action_dim"])
 
-    def reset(self, seed: int = 0) -> None:
-        """Begin new episodes: start the random streams again, and let the algorithm forget the episodes that end.
+    def reset(self, seed: int = 0, target_return: float | None = None) -> None:
+        """Begin new episodes in all rows: start the random streams again and forget what was remembered.
 
         Args:
             seed: Seed of the streams.
+            target_return: What each episode is to earn, in the environment's units, for policies that can be asked; the first
+                of the model's ``target_returns`` when not given.
+
+        Raises:
+            UserError: If a return is asked of a policy that cannot be asked.
         """
-        for episode in range(len(self._streams)):
-            self.algorithm.reset(episode)
-        self._seed = seed
+        if target_return is not None and not self.algorithm.target_returns:
+            raise UserError(f"a {type(self.algorithm).__name__} cannot be asked for a return: leave target_return out")
+        self._seed, self._target_return = seed, target_return
         self._streams = []
 
-    def act(self, observation: Array, seed: int | None = None) -> Array:
-        """Choose one action per observation. A row's action depends on the row and its stream, not on the other rows.
+    def act(self, observation: Array, seed: int | None = None, reward: float | Sequence[float] | None = None) -> Array:
+        """Choose one action per observation. A row's action depends on the row, its stream and episode, not on other rows.
 
         Args:
             observation: One observation (observation_dim,) or a batch (batch, observation_dim), numpy or torch, as the
                 environment gives it and flat as ``data.view`` made it for training.
-            seed: Seed of this call alone: the same observation and seed give the same action. Not given, the draws go on.
+            seed: Seed of this call alone: the same observation and seed give the same action, that of a first step where the
+                policy remembers episodes. Not given, draws and episodes go on.
+            reward: What the environment has paid since the last action, a number or one per row; for policies that remember
+                their episodes, from the second step on. Others do not look at it.
 
         Returns:
             Actions of the same kind, and for torch on the same device: (action_dim,) or (batch, action_dim), float32.
 
         Raises:
-            UserError: If the observation has another width, or is no array of finite numbers.
+            UserError: If the observation has another width, or is no array of finite numbers, or a reward is missing.
         """
         rows = self._rows(observation)
-        if seed is None:
-            streams = self._streams
-            streams += _streams(self._seed, range(len(streams), len(rows)))
-        else:
-            streams = _streams(seed, range(len(rows)))
-        action = self.algorithm.act(rows, streams[: len(rows)])
+        action = self._go_on(rows, reward) if seed is None else self.algorithm.act(rows, _streams(seed, range(len(rows))))
         action = action if observation.ndim > 1 else action[0]
         if isinstance(observation, Tensor):
             return action.to(observation.device)
         return action.cpu().numpy()
+
+    def _go_on(self, rows: Tensor, reward: float | Sequence[float] | None) -> Tensor:
+        under_way, count = min(len(self._streams), len(rows)), len(rows)
+        rewards = [0.0] * count
+        if self.remembers and under_way:
+            if reward is None:
+                raise UserError(
+                    f"a {type(self.algorithm).__name__} goes on from what was earned: give act(observation, reward=...) what "
+                    "the environment paid for the last action, or call reset() where an episode begins"
+                )
+            rewards = _per_row(reward, count)
+        for row in range(len(self._streams), count):
+            self.algorithm.reset(row, self._target_return)
+            rewards[row] = 0.0
+        self._streams += _streams(self._seed, range(len(self._streams), count))
+        return self.algorithm.act(rows, self._streams[:count], range(count), rewards)
 
     def _rows(self, observation: Tensor | NDArray[np.floating]) -> Tensor:
         """Return checked observations as a batch on the CPU, (batch, observation_dim), float32."""
@@ -100,6 +128,18 @@ class LoadedPolicy:
         if not bool(torch.isfinite(rows).all()):
             raise UserError("the observation holds NaN or infinite values")
         return rows
+
+
+def _per_row(reward: float | Sequence[float], count: int) -> list[float]:
+    """Return the reward of each of ``count`` rows."""
+    try:
+        rewards = np.broadcast_to(np.asarray(reward, dtype=np.float64), count)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"reward must be a number, or one for each of the {count} rows; got {reward!r}") from error
+    if not np.isfinite(rewards).all():
+        raise UserError(f"reward must be finite; got {reward!r}")
+    found: list[float] = rewards.tolist()
+    return found
 
 
 def _streams(seed: int, rows: Sequence[int]) -> list[torch.Generator]:

@@ -42,10 +42,19 @@ def result_record(
         "dataset": dict(dataset),
         "environment": environment.describe(),
         "scores": dict(scores),
-        "episodes": [
-            {"seed": r.seed, "return": r.episode_return, "length": r.length, "success": r.success, **r.final} for r in results
-        ],
+        "episodes": [episode_facts(result) for result in results],
         "versions": versions(),
+    }
+
+
+def episode_facts(result: EpisodeResult) -> dict[str, Any]:
+    """Return plain facts about one episode."""
+    return {
+        "seed": result.seed,
+        "return": result.episode_return,
+        "length": result.length,
+        "success": result.success,
+        **result.final,
     }
 
 

@@ -3,6 +3,7 @@
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol, cast
 
 import numpy as np
 import torch
@@ -14,6 +15,33 @@ from edp_lightning.runs.rng import stream_seed
 
 Act = Callable[[Tensor, Sequence[torch.Generator]], Tensor]
 """(observations (n, observation_dim) float32, one generator per row) -> actions, or chunks, (n, action_dim) in their units."""
+
+
+class Player(Protocol):
+    """A policy that may remember the episodes it plays, such as every ``OfflineAlgorithm``."""
+
+    def reset(self, episode: int, target_return: float | None = None) -> None:
+        """Begin an episode, which may be asked to earn a return; its number is free again when it is over."""
+
+    def act(
+        self, observation: Tensor, generators: Sequence[torch.Generator], episodes: Sequence[int], rewards: Sequence[float]
+    ) -> Tensor:
+        """Return what ``Act`` returns, for the next steps of episodes that have paid ``rewards`` since their last one."""
+
+
+@dataclass(frozen=True)
+class _Forgetful:
+    """A plain function as a player."""
+
+    function: Act
+
+    def reset(self, episode: int, target_return: float | None = None) -> None:
+        pass
+
+    def act(
+        self, observation: Tensor, generators: Sequence[torch.Generator], episodes: Sequence[int], rewards: Sequence[float]
+    ) -> Tensor:
+        return self.function(observation, generators)
 
 
 @dataclass(frozen=True)
@@ -46,6 +74,7 @@ class EpisodeResult:
         success: Whether ``info["success"]`` was ever true; None where the environment does not say true or false.
         final: Numbers that this package's wrappers reported with the last step, such as the distance to the goal.
         trajectory: The episode's steps, where they were recorded.
+        target_return: What the policy was asked to earn, where it can be asked.
     """
 
     seed: int
@@ -54,6 +83,7 @@ class EpisodeResult:
     success: bool | None = None
     final: dict[str, float] = field(default_factory=dict)
     trajectory: Trajectory | None = field(default=None, compare=False, repr=False)
+    target_return: float | None = None
 
 
 @dataclass
@@ -85,11 +115,12 @@ class _Episode:
 
 def rollout(
     envs: Environments,
-    act: Act,
+    policy: Act | Player,
     seeds: Sequence[int],
     on_episode: Callable[[EpisodeResult], None] | None = None,
     record: bool = False,
     before_step: Callable[[], None] | None = None,
+    target_returns: Sequence[float | None] | None = None,
 ) -> list[EpisodeResult]:
     """Play one episode per seed, as many at a time as there are environments.
 
@@ -98,15 +129,18 @@ def rollout(
 
     Args:
         envs: Environments to play in. They stay open.
-        act: The policy.
+        policy: The policy: a function if it remembers nothing.
         seeds: Reset seed of each episode.
         on_episode: Called with each finished episode, for progress.
         record: Keep every step in ``EpisodeResult.trajectory``.
         before_step: Called before each step of the environments; what it raises ends the rollout.
+        target_returns: What each episode is to earn, for policies that can be asked.
 
     Returns:
         One result per seed, in the order of ``seeds``.
     """
+    player: Player = cast(Player, policy) if hasattr(policy, "act") else _Forgetful(policy)
+    targets = [None] * len(seeds) if target_returns is None else target_returns
     waiting = deque(enumerate(seeds))
     running: dict[int, _Episode] = {}
     finished: dict[int, EpisodeResult] = {}
@@ -114,7 +148,8 @@ def rollout(
     def start(slot: int) -> int:
         index, seed = waiting.popleft()
         generator = torch.Generator().manual_seed(stream_seed(seed, "episode", 0))
-        running[slot] = _Episode(index, EpisodeResult(seed), generator)
+        running[slot] = _Episode(index, EpisodeResult(seed, target_return=targets[index]), generator)
+        player.reset(slot, targets[index])
         return seed
 
     commands: dict[int, Command] = {slot: start(slot) for slot in range(min(len(envs), len(seeds)))}
@@ -139,7 +174,8 @@ def rollout(
         going = [slot for slot in answers if slot not in following and slot in running]
         if going:
             observations = torch.from_numpy(np.stack([answers[slot].observation for slot in going]))
-            actions = act(observations, [running[slot].generator for slot in going]).cpu().numpy()
+            generators = [running[slot].generator for slot in going]
+            actions = player.act(observations, generators, going, [sum(answers[slot].rewards) for slot in going]).cpu().numpy()
             following.update(zip(going, actions, strict=True))
         commands = following
     return [finished[index] for index in range(len(seeds))]

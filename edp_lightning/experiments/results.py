@@ -21,7 +21,7 @@ BEFORE_NAMES = "EntropyDiffusionPolicy"
 
 COMMON = {
     *("date", "dataset", "environment", "scores", "episodes", "versions", "checkpoint", "algorithm"),
-    "evaluations_in_training",
+    *("evaluations_in_training", "target_returns"),
 }
 """What does not say how actions were chosen."""
 

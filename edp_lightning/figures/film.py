@@ -12,7 +12,7 @@ from edp_lightning.environments.mazes import WALL
 from edp_lightning.environments.recipe import EvaluationEnvironment
 from edp_lightning.environments.workers import LocalEnvironments
 from edp_lightning.errors import UserError
-from edp_lightning.evaluation.rollout import Act, rollout
+from edp_lightning.evaluation.rollout import Act, Player, rollout
 from edp_lightning.figures.drawing import new_figure
 
 if TYPE_CHECKING:
@@ -39,12 +39,12 @@ class _Filmed(gym.Wrapper[Any, Any, Any, Any]):
         return outcome
 
 
-def film(environment: EvaluationEnvironment, act: Act, seed: int = 10_000, every: int = 10) -> list[Frame]:
+def film(environment: EvaluationEnvironment, policy: Act | Player, seed: int = 10_000, every: int = 10) -> list[Frame]:
     """Play one evaluation episode and return frames of it, each (height, width, 3).
 
     Args:
         environment: Recipe of the environment, ``datamodule.environment``.
-        act: The policy, ``module.act``.
+        policy: The policy, an ``OfflineAlgorithm`` or a function.
         seed: Seed of the episode; that of the evaluation's first one by default.
         every: Steps between frames; the last step is always there.
 
@@ -59,7 +59,7 @@ def film(environment: EvaluationEnvironment, act: Act, seed: int = 10_000, every
     try:
         env.reset(seed=seed)
         frames.append(_render(env))
-        rollout(LocalEnvironments([_Filmed(env, every, frames)]), act, [seed])
+        rollout(LocalEnvironments([_Filmed(env, every, frames)]), policy, [seed])
     finally:
         env.close()
     return frames
@@ -111,17 +111,17 @@ class Way:
     success: bool
 
 
-def trace(environment: EvaluationEnvironment, act: Act, seeds: Sequence[int]) -> list[Way]:
+def trace(environment: EvaluationEnvironment, policy: Act | Player, seeds: Sequence[int]) -> list[Way]:
     """Play one evaluation episode per seed in a maze and return the ways, in the order of the seeds.
 
     Args:
         environment: Recipe of a maze, ``datamodule.environment``.
-        act: The policy, ``module.act``.
+        policy: The policy, an ``OfflineAlgorithm`` or a function.
         seeds: Seeds of the episodes.
     """
     envs = [_Traced(environment.make()) for _ in seeds]
     try:
-        results = rollout(LocalEnvironments(list(envs)), act, seeds)
+        results = rollout(LocalEnvironments(list(envs)), policy, seeds)
     finally:
         for env in envs:
             env.close()

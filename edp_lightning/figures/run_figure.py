@@ -39,7 +39,18 @@ def evaluation_of(folder: str | Path, checkpoint: str = "last") -> EvaluationEnv
     Raises:
         UserError: If there is no such checkpoint, or its dataset is not on this machine.
     """
-    saved = read_checkpoint(Path(folder) / "checkpoints" / f"{checkpoint}.ckpt")["datamodule_hyper_parameters"]
+    return environment_of(Path(folder) / "checkpoints" / f"{checkpoint}.ckpt")
+
+
+def environment_of(ckpt_path: str | Path) -> EvaluationEnvironment | None:
+    """Return the environment in which the run of a checkpoint file is judged, or None if its dataset names none.
+
+    Raises:
+        UserError: If there is no such checkpoint, it does not say which data it learned from, or they are not on this machine.
+    """
+    saved = read_checkpoint(ckpt_path).get("datamodule_hyper_parameters")
+    if saved is None:
+        raise UserError(f"{ckpt_path} does not say which data it was trained on, and so not in which environment it acts")
     data = OfflineDataModule(**{name: value for name, value in saved.items() if not name.startswith("_")})
     data.prepare_data()
     data.setup("validate")
@@ -117,7 +128,7 @@ def draw_run_folder(folder: str, checkpoint: str, episodes: int, seed: int, outp
     environment = evaluation_of(folder, checkpoint)
     maze, ways = None if environment is None else maze_of(environment), []
     if environment is not None and maze is not None:
-        ways = trace(environment, policy.act, range(seed, seed + episodes))
+        ways = trace(environment, policy, range(seed, seed + episodes))
     draw_run(curves, maze, ways).savefig(path, dpi=100)
     print(f"{folder}: {path}")
     return path

@@ -183,7 +183,12 @@ def choose_candidate(scores: Tensor, temperature: float, uniform: Tensor) -> Ten
             effect depends on the reward scale.
         uniform: Draws from U(0, 1), shape (batch, num_candidates), turned into Gumbel noise.
     """
+    return preferences(scores, temperature, uniform).argmax(dim=-1)
+
+
+def preferences(scores: Tensor, temperature: float, uniform: Tensor) -> Tensor:
+    """Return the numbers whose largest one is executed, shape (batch, num_candidates); arguments as of the above."""
     if temperature == 0:
-        return scores.argmax(dim=-1)
+        return scores
     gumbel = -torch.log(-torch.log(uniform.clamp(1e-20, 1 - 1e-7)))
-    return (scores / temperature + gumbel).argmax(dim=-1)
+    return scores / temperature + gumbel

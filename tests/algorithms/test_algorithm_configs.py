@@ -34,6 +34,7 @@ def named(path: Path) -> str | None:
 OVERLAYS = {path: name for path in sorted(CONFIGS.glob("*/*.yaml")) if (name := named(path)) is not None}
 FAMILIES = ("gym", "antmaze", "adroit", "kitchen", "pointmaze")
 OWN = ("IQL", "BehaviorCloning", "CQL", "ReBRAC", "FQL", "DiffusionQL", "MSG", "IDQL", "EfficientDiffusionIQL")
+OWN += ("DecisionTransformer",)
 
 
 @pytest.mark.parametrize("name", sorted(set(OVERLAYS.values())))

@@ -98,7 +98,8 @@ def test_the_next_action_is_that_of_the_row_that_goes_on_and_unknown_where_none_
     assert batch.next_action_known.tolist() == [1, 1, 0, 1, 1, 0, 1, 1, 0, 0]
     assert batch.next_action[:, 0].tolist() == [1, 2, 0, 4, 5, 0, 8, 9, 0, 0]
     assert all(torch.equal(a, b) for a, b in zip(batch[:6], table().gather(torch.arange(10)), strict=True))
-    plain_loader, loader = (TransitionLoader(table(), 4, 5, seed=3, successors=wanted) for wanted in (False, True))
+    rows = table()
+    plain_loader, loader = (TransitionLoader(rows, 4, 5, seed=3, gather=g) for g in (None, rows.gather_with_successors))
     with_actions = loader.batch(2)
     assert isinstance(with_actions, SuccessorBatch)
     assert torch.equal(with_actions.observation, plain_loader.batch(2).observation)  # the same rows

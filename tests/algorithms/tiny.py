@@ -8,8 +8,8 @@ import torch
 
 from edp_lightning.algorithms.offline_algorithm import OfflineAlgorithm
 from edp_lightning.algorithms.registry import built_in
-from edp_lightning.data.transitions import SuccessorBatch
-from tests.algorithms.bare import rows
+from edp_lightning.data.transitions import SuccessorBatch, WindowBatch
+from tests.algorithms.bare import ACTION, OBSERVATION, rows
 
 SIZES: dict[str, Any] = {
     "num_critics": 3,
@@ -22,13 +22,37 @@ SIZES: dict[str, Any] = {
 """Options by their usual names -> tiny values. Of any option that ends with ``hidden_dims``: [8, 8]."""
 
 TINY_OPTIONS: dict[str, dict[str, Any]] = {
+    "DecisionTransformer": {
+        "embedding_dim": 8,
+        "num_layers": 2,
+        "num_heads": 2,
+        "context_length": 4,
+        "max_episode_length": 20,
+        "target_returns": [1.0, 0.5],
+        "return_scale": 1.0,
+        "warmup_steps": 2,
+    },
     "EfficientDiffusionIQL": {"num_diffusion_steps": 21},
     "IDQL": {"width": 8, "num_blocks": 2, "time_features": 4},
     "MSG": {"bc_steps": 0},
 }
 """Algorithm -> further options."""
 
-BATCHES: dict[str, Callable[[int, int], Any]] = {}
+
+def windows(count: int, seed: int, length: int = 4) -> WindowBatch:
+    """Return random windows of steps, some of them padded."""
+    generator = torch.Generator().manual_seed(seed)
+    observation = torch.randn(count, length, OBSERVATION, generator=generator)
+    action = torch.rand(count, length, ACTION, generator=generator) * 1.8 - 0.9
+    to_go, first = torch.randn(count, length, generator=generator), torch.randint(0, 10, (count, 1), generator=generator)
+    steps = torch.randint(1, length + 1, (count, 1), generator=generator)
+    real = torch.arange(length) < steps
+    timestep = (first + torch.arange(length)) * real
+    wide = real.unsqueeze(2)
+    return WindowBatch(observation * wide, action * wide, to_go * real, timestep, real.float())
+
+
+BATCHES: dict[str, Callable[[int, int], Any]] = {"DecisionTransformer": windows}
 """Algorithm -> makes a batch of (rows, seed), where it takes another one than ``Batch``."""
 
 ALGORITHMS = built_in()

@@ -23,10 +23,10 @@ BATCH = np.linspace(-1, 1, 5, dtype=np.float32)[:, None]
 class Own(EntropyDiffusionPolicy):
     """An algorithm of the user's own that remembers episodes."""
 
-    forgotten: list[int]
+    begun: list[int]
 
-    def reset(self, episode: int) -> None:
-        self.forgotten.append(episode)
+    def reset(self, episode: int, target_return: float | None = None) -> None:
+        self.begun.append(episode)
 
 
 @pytest.fixture
@@ -118,10 +118,15 @@ def test_the_algorithm_is_the_one_that_the_checkpoint_names(tmp_path):
     path = rewritten(tmp_path / "own.ckpt", algorithm=f"{__name__}.Own")
     policy = load_policy(path)
     assert type(policy.algorithm) is Own
-    policy.algorithm.forgotten = []
+    policy.algorithm.begun = []
     policy.act(BATCH[:2])
+    policy.act(BATCH[:3])
+    assert policy.algorithm.begun == [0, 1, 2]
     policy.reset()
-    assert policy.algorithm.forgotten == [0, 1]
+    policy.act(BATCH[:1])
+    assert policy.algorithm.begun == [0, 1, 2, 0]
+    with pytest.raises(UserError, match="cannot be asked"):
+        policy.reset(target_return=1.0)
 
 
 @pytest.mark.parametrize(

@@ -8,10 +8,14 @@ from edp_lightning.data.sources.d4rl_catalogue import open_d4rl
 from edp_lightning.data.sources.download import download
 from edp_lightning.data.sources.minari import is_local, missing_message, open_set
 from edp_lightning.data.sources.ogbench import open_ogbench
+from edp_lightning.data.sources.online import open_online
 from edp_lightning.data.sources.source import Source
 from edp_lightning.errors import UserError
 
-KINDS = "a Minari id such as D4RL/pen/human-v2, d4rl:NAME, d4rl:/PATH/FILE.hdf5, ogbench:TASK or npz:/PATH/FILE.npz"
+KINDS = (
+    "a Minari id such as D4RL/pen/human-v2, d4rl:NAME, d4rl:/PATH/FILE.hdf5, ogbench:TASK, npz:/PATH/FILE.npz or "
+    "online:/PATH/RUN"
+)
 
 
 def minari_id(name: str) -> str | None:
@@ -43,6 +47,8 @@ def open_source(name: str, keep_time_limits: bool = False) -> Source:
         return open_ogbench(rest)
     if kind == "npz":
         return open_npz(Path(rest).expanduser())
+    if kind == "online":
+        return open_online(Path(rest).expanduser())
     raise UserError(f"data.dataset: {name!r} is no known kind of source; give {KINDS}")
 
 

@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 
 from edp_lightning.data.sources.bounds import outside
 from edp_lightning.data.tables.rewards import RewardMap, RewardTransform, fit_reward_map
+from edp_lightning.data.tables.rows import episode_rows, labelled, reward_column
 from edp_lightning.data.tables.table import widths
-from edp_lightning.data.transitions import Episode, Terminals, apply_terminals, chunk_actions, n_step_rows, relabel, usable_rows
+from edp_lightning.data.transitions import Episode, Terminals
 from edp_lightning.errors import UserError
 
 Floats = NDArray[np.float32]
@@ -71,6 +72,7 @@ class TableFacts:
         observation_dim: Width of an observation.
         action_dim: Width of an action, or of a chunk of them.
         episodes: Episodes.
+        episode_rows: Transitions of each episode, in the table's order; with chunks of actions there may be none.
         length: Steps per episode.
         episode_return: Undiscounted sum of an episode's rewards before the transformation.
         stored_reward: Rewards in the file.
@@ -95,6 +97,7 @@ class TableFacts:
     observation_dim: int
     action_dim: int
     episodes: int
+    episode_rows: tuple[int, ...]
     length: Range
     episode_return: Range
     stored_reward: Range
@@ -199,7 +202,6 @@ def build_table(episodes: Iterable[Episode], recipe: TableRecipe, sink: RowSink)
         UserError: If the reward transformation divides by a range that is zero, or if no chunk of actions fits into a source.
     """
     low, high = np.asarray(recipe.low, dtype=np.float32), np.asarray(recipe.high, dtype=np.float32)
-    bound = 1 - recipe.action_clip_eps
     rewards: list[Floats] = []
     ends: list[NDArray[np.bool_]] = []
     stored_total, stored_count, stored_low, stored_high = 0.0, 0, np.inf, -np.inf
@@ -207,35 +209,26 @@ def build_table(episodes: Iterable[Episode], recipe: TableRecipe, sink: RowSink)
     changes: NDArray[np.int64] | int = 0
     observation_dim = action_dim = 0
     parts: list[int] = []
+    rows_per_episode: list[int] = []
     for stored in episodes:
         stored_total += float(stored.reward.sum(dtype=np.float64))
         stored_count += len(stored)
         stored_low, stored_high = min(stored_low, float(stored.reward.min())), max(stored_high, float(stored.reward.max()))
         episode = labelled(stored, recipe)
-        steps, observation_dim = len(episode), episode.observation.shape[1]
+        observation_dim = episode.observation.shape[1]
         rewards.append(episode.reward)
         ends.append(episode.terminated)
-        _, terminated, length = n_step_rows(episode.reward, episode.terminated, *_window(steps, recipe))
         if stored.changes is not None:
             changes = changes + stored.changes
-        action = episode.action
-        outside_box += int(outside(action, low, high).sum())
-        if (low != -1).any() or (high != 1).any():  # otherwise the arithmetic would only round
-            action = 2 * (action - low) / (high - low) - 1
-        action = chunk_actions(np.clip(action, -bound, bound), recipe.action_chunk)
-        action_dim = action.shape[1]
-        usable = usable_rows(terminated, length, recipe.action_chunk)
-        rows = np.empty((steps, sum(widths(observation_dim, action_dim))), dtype=np.float32)
-        at = np.cumsum(widths(observation_dim, action_dim))
-        rows[:, : at[0]] = episode.observation[:-1]
-        rows[:, at[0] : at[1]] = action
-        rows[:, at[2] : at[3]] = episode.observation[np.arange(steps) + length]
-        rows[:, at[3]] = terminated
-        rows[:, at[4]] = length
+        outside_box += int(outside(episode.action, low, high).sum())
+        rows, usable = episode_rows(episode, recipe)
+        action_dim = episode.action.shape[1] * recipe.action_chunk
+        action = rows[:, observation_dim : observation_dim + action_dim]
         if usable.any():
             sink.append(rows if usable.all() else rows[usable])
         parts.extend([0] * (episode.part + 1 - len(parts)))
-        parts[episode.part] += int(usable.sum())
+        rows_per_episode.append(int(usable.sum()))
+        parts[episode.part] += rows_per_episode[-1]
         terminated_steps += int(episode.terminated.sum())
         truncated += int(episode.truncated.any())
         at_bound += int((np.abs(action[usable]).max(axis=1) > 0.999).sum())
@@ -252,6 +245,7 @@ def build_table(episodes: Iterable[Episode], recipe: TableRecipe, sink: RowSink)
         observation_dim=observation_dim,
         action_dim=action_dim,
         episodes=len(rewards),
+        episode_rows=tuple(rows_per_episode),
         length=_range(np.array([len(r) for r in rewards])),
         episode_return=_range(returns),
         stored_reward=Range(stored_low, stored_total / stored_count, stored_high),
@@ -279,17 +273,6 @@ def _shares(changes: NDArray[np.int64] | int, width: int) -> tuple[float, ...]:
     return tuple(shares)
 
 
-def labelled(stored: Episode, recipe: TableRecipe) -> Episode:
-    """Return a stored episode with the recipe's rewards, before their transformation, and terminations."""
-    if recipe.goal is not None and stored.position is not None:
-        stored = relabel(stored, recipe.goal, recipe.goal_radius)
-    return apply_terminals(stored, recipe.terminals)
-
-
-def _window(steps: int, recipe: TableRecipe) -> tuple[NDArray[np.int64], int, float]:
-    return np.full(steps, steps - 1), recipe.n_step, recipe.discount
-
-
 def _write_rewards(
     sink: RowSink,
     rewards: list[Floats],
@@ -301,7 +284,7 @@ def _write_rewards(
 ) -> tuple[_Moments, Range]:
     """Fill in the reward column; return the observations' moments and the range of the rewards written."""
     transformed = [reward_map(reward) for reward in rewards]
-    column = np.concatenate([_reward_column(r, e, recipe) for r, e in zip(transformed, ends, strict=True)])
+    column = np.concatenate([reward_column(r, e, recipe) for r, e in zip(transformed, ends, strict=True)])
     moments = _Moments(observation_dim)
     width = sum(widths(observation_dim, action_dim))
     done = 0
@@ -310,12 +293,6 @@ def _write_rewards(
         moments.add(chunk[:, :observation_dim])
         done += len(chunk)
     return moments, _range(column)
-
-
-def _reward_column(reward: Floats, terminated: NDArray[np.bool_], recipe: TableRecipe) -> Floats:
-    total, ended, length = n_step_rows(reward, terminated, *_window(len(reward), recipe))
-    usable = usable_rows(ended, length, recipe.action_chunk)
-    return total if usable.all() else total[usable]
 
 
 def _range(values: NDArray[np.generic]) -> Range:

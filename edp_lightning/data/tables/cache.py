@@ -29,7 +29,7 @@ from edp_lightning.runs.cache_folder import ENVIRONMENT_VARIABLE
 
 Floats = NDArray[np.float32]
 
-FORMAT = 4
+FORMAT = 5
 """Meaning of a cache file's content; raised with every change of its layout or of how rows are computed."""
 
 LIMIT_BYTES = 20 << 30

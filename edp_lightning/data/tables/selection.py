@@ -4,7 +4,8 @@ from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 
-from edp_lightning.data.tables.build import TableRecipe, labelled
+from edp_lightning.data.tables.build import TableRecipe
+from edp_lightning.data.tables.rows import labelled
 from edp_lightning.data.transitions import Episode
 from edp_lightning.errors import UserError
 

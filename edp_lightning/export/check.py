@@ -1,0 +1,127 @@
+"""Does an exported file decide as the package does? Asked with random observations and random numbers before it is written."""
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from edp_lightning.algorithms.offline_algorithm import OfflineAlgorithm
+from edp_lightning.errors import UserError
+from edp_lightning.export.draws import Draw, RecordedDraws
+from edp_lightning.policies.acting import Choice
+from edp_lightning.policies.diffusion import preferences
+from edp_lightning.runs.rng import stream_seed
+
+Floats = NDArray[np.float32]
+Run = Callable[[Mapping[str, Floats]], dict[str, Floats]]
+"""Inputs by name -> outputs by name, as the exported file computes them."""
+
+TOLERANCE = 1e-5
+"""Largest difference of actions, in units in which the action's bounds are -1 and 1."""
+
+NEAR_TIE = 1e-4
+"""Largest difference, relative to the largest score, of two candidates of which either may be taken: rounding decides."""
+
+DECISIONS = 64
+"""Random decisions of a check."""
+
+
+class Check(NamedTuple):
+    """What a check found.
+
+    Attributes:
+        decisions: Random decisions that were compared.
+        largest_difference: Of their actions, in units in which the bounds are -1 and 1; near ties do not count.
+        near_ties: Decisions in which rounding chose among candidates of the same value.
+    """
+
+    decisions: int
+    largest_difference: float
+    near_ties: int
+
+
+class Decided(NamedTuple):
+    """Decisions that the package made.
+
+    Attributes:
+        inputs: Observations and random numbers by name.
+        action: In the environment's units, shape (rows, action_dim).
+    """
+
+    inputs: dict[str, Floats]
+    action: Floats
+
+
+def decide(algorithm: OfflineAlgorithm, draws: list[Draw], rows: int, seed: int) -> Decided:
+    """Let an algorithm act on random observations: as far off the data's mean as the data, or five times as far.
+
+    Args:
+        algorithm: The algorithm as it was loaded.
+        draws: Its random numbers that are inputs of the file.
+        rows: Number of observations.
+        seed: Seed of observations and random numbers.
+    """
+    generator = torch.Generator().manual_seed(stream_seed(seed, "observations", rows))
+    spread = torch.randn(rows, algorithm.observation_dim, generator=generator)
+    spread = spread * torch.where(torch.arange(rows) % 4 == 3, 5.0, 1.0).unsqueeze(-1)
+    observation = algorithm.normalizer.mean + algorithm.normalizer.std * spread
+    generators = [torch.Generator().manual_seed(stream_seed(seed, "decision", row)) for row in range(rows)]
+    with RecordedDraws(generators) as recorded:
+        action = algorithm.act(observation, generators)
+    values = dict(zip([draw.name for draw in recorded.draws()], recorded.values(), strict=True))
+    inputs = {"observation": observation} | {draw.name: values[draw.name] for draw in draws}
+    return Decided({name: value.numpy() for name, value in inputs.items()}, action.numpy())
+
+
+def check(run: Run, algorithm: OfflineAlgorithm, draws: list[Draw], choice: Choice | None, dynamic: bool) -> Check:
+    """Compare a file's decisions with the algorithm's.
+
+    Args:
+        run: Runs the file.
+        algorithm: The algorithm as it was loaded; the file was made from another copy.
+        draws: Random numbers that are inputs of the file.
+        choice: How it chooses among candidates, if it does.
+        dynamic: Whether the file takes any number of rows; they are asked for in batches of 1, 2, 7 and more.
+
+    Raises:
+        UserError: If they differ by more than ``TOLERANCE`` where there is no near tie.
+    """
+    sizes = [1, 2, 7, DECISIONS - 10] if dynamic else [1] * DECISIONS
+    half = np.maximum((algorithm.action_scaler.high - algorithm.action_scaler.low).numpy() / 2, 1e-12)
+    largest, ties = 0.0, 0
+    for index, rows in enumerate(sizes):
+        decided = decide(algorithm, draws, rows, index)
+        outputs = run(decided.inputs)
+        differences = (np.abs(outputs["action"] - decided.action) / half).max(axis=-1)
+        for row, difference in enumerate(differences.tolist()):
+            if difference <= TOLERANCE:
+                largest = max(largest, difference)
+                continue
+            numbers = {name: value[row] for name, value in (decided.inputs | outputs).items()}
+            if choice is None or not near_tie(numbers, decided.action[row], half, choice):
+                raise UserError(
+                    f"nothing is written: in a batch of {rows}, the exported policy's action is {difference:.1e} off the "
+                    f"package's (allowed: {TOLERANCE:.0e}). Versions of torch and onnxruntime may not fit together"
+                )
+            ties += 1
+    return Check(sum(sizes), largest, ties)
+
+
+def near_tie(row: Mapping[str, Floats], expected: Floats, half: Floats, choice: Choice) -> bool:
+    """Return whether the file took one of two candidates that are worth the same, and the package the other.
+
+    Args:
+        row: Inputs and outputs of the file for one decision, without the axis of rows.
+        expected: The package's action, shape (action_dim,).
+        half: Half of the width of the action's bounds, shape (action_dim,).
+        choice: How one is chosen.
+    """
+    distance = (np.abs(row["candidates"] - expected) / half).max(axis=-1)
+    theirs = int(distance.argmin())
+    uniform: Tensor = torch.from_numpy(row.get("uniform", np.full_like(row["scores"], 0.5)))
+    preference = preferences(torch.from_numpy(row["scores"]), choice.temperature, uniform).numpy()
+    scale = max(1.0, float(np.abs(preference).max()))
+    return bool(distance[theirs] <= TOLERANCE and preference.max() - preference[theirs] <= NEAR_TIE * scale)

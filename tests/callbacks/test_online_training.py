@@ -1,0 +1,177 @@
+"""From an offline checkpoint on in the environment, through the command line."""
+
+import pytest
+import torch
+
+from edp_lightning.callbacks.online_training import OnlineTraining
+from edp_lightning.cli import main
+from edp_lightning.data.sources.minari import open_set
+from edp_lightning.environments.families import ObservationView
+from edp_lightning.errors import UserError
+from edp_lightning.evaluation.online_curve import read_points
+from tests.conftest import scalars
+from tests.probes import CrashError
+from tests.test_resume import curves, flat
+
+pytestmark = pytest.mark.filterwarnings("ignore:rewards collected online may not be those of the data")
+
+DATA = ["--data.environment=Pendulum-v1", "--data.max_episode_steps=7", "--data.n_step=2"]
+ONLINE = [
+    "--online.env_steps=50",
+    "--online.first_env_steps=20",
+    "--online.num_envs=2",
+    "--online.env_steps_per_gradient_step=2",
+]
+TRAINED: list[bytes] = []
+"""The offline checkpoint, once it was trained."""
+
+
+@pytest.fixture
+def fit(command, pendulum_set):
+    """Run ``fit`` on the set, judged in Pendulum; returns the run's folder."""
+
+    def run(name, *options):
+        return command("fit", *DATA, *options, dataset=pendulum_set, run_name=name)
+
+    return run
+
+
+@pytest.fixture
+def offline(fit, tmp_path):
+    """The checkpoint of five offline steps, in its run's folder."""
+    path = tmp_path / "runs" / "tests-pendulum-v0" / "offline-seed0" / "checkpoints" / "last.ckpt"
+    if not TRAINED:
+        fit("offline", "--trainer.max_steps=5")
+        TRAINED.append(path.read_bytes())
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(TRAINED[0])
+    return path
+
+
+def state(folder, *keys):
+    checkpoint = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
+    found = {key: checkpoint[key] for key in ("state_dict", "optimizer_states", "global_step")}
+    return dict(flat(found | {key: checkpoint["callbacks"][key] for key in keys}))
+
+
+def differing(a, b):
+    assert a.keys() == b.keys()
+    return [name for name in a if not torch.equal(a[name], b[name])]
+
+
+def assert_goes_on(fit, whole, fresh, hook, step):
+    crash = ["--trainer.callbacks=tests.probes.CrashAt", f"--trainer.callbacks.hook={hook}", f"--trainer.callbacks.step={step}"]
+    with pytest.raises(CrashError):
+        fit("parts", *fresh, *crash)
+    resumed = fit("parts", "--ckpt_path=last", *ONLINE)
+    assert differing(state(resumed, "OnlineTraining"), state(whole, "OnlineTraining")) == []
+    assert (resumed / "online_curve.csv").read_text() == (whole / "online_curve.csv").read_text()
+    logged = curves(resumed)
+    assert logged == curves(whole)
+    assert len(logged["evaluation/return"]) == 4
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("hook", "step", "options"),
+    [
+        ("on_train_batch_start", 5, []),  # nothing is collected yet
+        ("on_validation_start", 15, ["--online.num_workers=1"]),
+        ("on_save_checkpoint", 15, ["--online.actions=draw", "--online.action_noise=0.1", "--online.buffer_size=15"]),
+        ("on_train_batch_end", 18, ["--data.action_chunk=2", "--online.first_env_steps=0"]),
+    ],
+)
+def test_it_goes_on_from_any_point(fit, offline, hook, step, options):
+    if "--data.action_chunk=2" in options:  # its actions are twice as wide
+        offline = fit("chunks", "--trainer.max_steps=5", "--data.action_chunk=2") / "checkpoints" / "last.ckpt"
+    fresh = [f"--ckpt_path={offline}", *ONLINE, *options]
+    whole = fit("whole", *fresh)
+    assert_goes_on(lambda name, *more: fit(name, *more, *options), whole, fresh, hook, step)
+
+
+def test_a_run_that_is_cut_off_goes_on_bit_for_bit(fit, offline, capsys, tmp_path):
+    """Weights, what was collected, episodes under way, and curves; and what was collected is a dataset."""
+    fresh = [f"--ckpt_path={offline}", *ONLINE]
+    whole = fit("whole", *fresh)
+    wanted = state(whole, "OnlineTraining")
+    assert wanted["/global_step"] == 5 + 15
+    assert wanted["/OnlineTraining/collected/episodes/length"].tolist() == [7] * 6 + [4, 4]
+    points = read_points(whole)
+    assert [(p["env_steps"], p["gradient_steps"]) for p in points] == [(0, 0), (30, 5), (40, 10), (50, 15)]
+    assert [p["collected/episodes"] for p in points] == [0, 4, 0, 2]
+    logged = scalars(whole)
+    assert logged["online/env_steps"] == [(4, 0), (9, 30), (14, 40), (19, 50)]
+
+    assert_goes_on(fit, whole, fresh, "on_train_batch_end", 13)
+
+    capsys.readouterr()
+    main(["data", "convert", f"online:{whole}", "mine/online-v0"])
+    written = open_set("mine/online-v0")
+    assert written.algorithm == "EntropyDiffusionPolicy"
+    assert str(written.spec.entry_point).endswith("PendulumEnv")
+    episodes = list(written.episodes(ObservationView("box")))
+    assert [len(e) for e in episodes] == [7] * 6 + [4, 4]
+    collected = wanted["/OnlineTraining/collected/episodes/action"].numpy()
+    assert all((e.action == rows).all() for e, rows in zip(episodes, collected[:42].reshape(6, 7, 1), strict=False))
+    assert all(e.truncated.tolist() == [False] * (len(e) - 1) + [True] for e in episodes)
+
+    with pytest.raises(SystemExit):
+        fit("whole", "--ckpt_path=last", "--online.env_steps=0", "--trainer.max_steps=30")
+    assert "what it collected would be lost without online.env_steps" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        fit("whole", "--ckpt_path=last", *ONLINE, "--online.env_steps_per_gradient_step=1")
+    assert "began with online.env_steps_per_gradient_step 2, not 1" in capsys.readouterr().err
+    assert differing(state(whole, "OnlineTraining"), wanted) == []
+
+
+def test_with_the_datasets_rows_alone_training_is_what_it_was_offline(fit, offline):
+    """Collecting disturbs nothing: the same weights as those of an offline run that goes on."""
+    assert "OnlineTraining" not in torch.load(offline, weights_only=True)["callbacks"]
+    longer = fit("longer", f"--ckpt_path={offline}", "--trainer.max_steps=15")
+    alone = fit("alone", f"--ckpt_path={offline}", *ONLINE, "--online.env_steps=40", "--online.offline_share=1")
+    assert differing(state(alone), state(longer)) == []
+
+
+def test_runs_that_cannot_go_on_online_say_why(fit, offline, capsys):
+    def refused(*options):
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as stop:
+            fit("refused", *ONLINE, *options)
+        assert stop.value.code == 1
+        return capsys.readouterr().err
+
+    assert "goes on from a checkpoint: train offline first" in refused()
+    assert "needs an environment: data.environment is none" in refused(f"--ckpt_path={offline}", "--data.environment=none")
+    assert "trainer.overfit_batches repeats batches" in refused(f"--ckpt_path={offline}", "--trainer.overfit_batches=1")
+    capsys.readouterr()
+    before = offline.read_bytes()
+    with pytest.raises(SystemExit):
+        fit("offline", "--ckpt_path=last", *ONLINE)
+    assert "would overwrite the last.ckpt of the offline run" in capsys.readouterr().err
+    assert offline.read_bytes() == before
+
+
+def test_a_method_without_values_is_refused(pendulum_set, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        main(
+            [
+                "fit", "--model=BehaviorCloning", f"--data.dataset={pendulum_set}", f"--output={tmp_path}",
+                "--trainer.accelerator=cpu", *DATA, *ONLINE,
+            ]
+        )  # fmt: skip
+    assert "BehaviorCloning cannot learn online: it learns no values" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"offline_share": 1.5}, "online.offline_share must lie between 0 and 1; got 1.5"),
+        ({"env_steps": -1}, "online.env_steps must be at least 0; got -1"),
+        ({"buffer_size": 0}, "online.buffer_size must be at least 1; got 0"),
+        ({"action_noise": -0.1}, "online.action_noise must be at least 0"),
+        ({"env_steps": 500}, "must be more than online.first_env_steps 1000"),
+    ],
+)
+def test_options_out_of_range_are_refused(options, message):
+    with pytest.raises(UserError, match=message):
+        OnlineTraining(**options)
