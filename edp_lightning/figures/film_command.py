@@ -66,4 +66,4 @@ def scene_of(environment: EvaluationEnvironment, ckpt_path: str, style: Style | 
             return frames
         if style == "plan":
             raise UserError("there is no plan of this task: only of mazes and of the two-step task; use --style camera")
-    return film(environment, load_policy(ckpt_path).algorithm.act, seed, every)
+    return film(environment, load_policy(ckpt_path).algorithm, seed, every)

@@ -64,9 +64,19 @@ class Watched:
         if algorithm.chooser is not None:
             self._chooser = algorithm.chooser = SharedObservation()
 
-    def act(self, observation: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
+    def reset(self, episode: int, target_return: float | None = None) -> None:
+        """Begin an episode."""
+        self._algorithm.reset(episode, target_return)
+
+    def act(
+        self,
+        observation: Tensor,
+        generators: Sequence[torch.Generator],
+        episodes: Sequence[int] | None = None,
+        rewards: Sequence[float] | None = None,
+    ) -> Tensor:
         """Choose one action for one observation (1, observation_dim)."""
-        action = self._algorithm.act(observation, generators)
+        action = self._algorithm.act(observation, generators, episodes, rewards)
         chooser = self._chooser
         if chooser is not None and chooser.candidates is not None and chooser.scores is not None:
             candidates, scores = self._algorithm.action_scaler(chooser.candidates[0]), chooser.scores[0].numpy()
@@ -130,7 +140,7 @@ def planar_film(environment: EvaluationEnvironment, algorithm: OfflineAlgorithm,
         drawing = _Line() if maze is None else _Maze(*maze, chunk=environment.action_chunk)
         places: list[Floats] = []
         policy = Watched(algorithm)
-        (result,) = rollout(LocalEnvironments([_Followed(env, places)]), policy.act, [seed])
+        (result,) = rollout(LocalEnvironments([_Followed(env, places)]), policy, [seed])
     finally:
         env.close()
     last = len(policy.considered) - 1
