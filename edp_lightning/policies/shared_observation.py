@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edp_lightning.acceleration.critic_passes import all_layers
-from edp_lightning.networks.ensemble import QEnsemble, aggregate_q
+from edp_lightning.networks.ensemble import QEnsemble, aggregate_q, normalize_units
 from edp_lightning.networks.mish import mish
 from edp_lightning.networks.noise_network import NoiseNetwork, PredictNoise
 from edp_lightning.networks.residual_network import ResidualNoiseNetwork
@@ -132,8 +132,12 @@ def q_values(critic: QEnsemble, observation: Tensor, candidates: Tensor) -> Tens
     for member in range(critic.num_critics):
         weights, biases = [w[member] for w in layers.weights], [b[member] for b in layers.biases]
         first = weights[0].T
-        x = first_layer(candidates, first[:, width:], F.linear(observation, first[:, :width], biases[0][0]))
-        for weight, bias in zip(weights[1:], biases[1:], strict=True):
-            x = torch.addmm(bias, activate(x), weight)
-        values.append(x.view(rows, count))
+        shared = F.linear(observation, first[:, :width], biases[0][0] if layers.norm == "none" else None)
+        x = first_layer(candidates, first[:, width:], shared)
+        if layers.norm == "layer":  # which comes before the bias
+            x = normalize_units(x)[0] + biases[0]
+        for weight, bias in zip(weights[1:-1], biases[1:-1], strict=True):
+            x = activate(x)
+            x = torch.addmm(bias, x, weight) if layers.norm == "none" else normalize_units(torch.mm(x, weight))[0] + bias
+        values.append(torch.addmm(biases[-1], activate(x), weights[-1]).view(rows, count))
     return torch.stack(values)
