@@ -15,7 +15,7 @@ from edp_lightning.data.tables.build import TableRecipe
 from edp_lightning.data.tables.rewards import RewardMap
 from edp_lightning.data.tables.rows import episode_rows, labelled, reward_column
 from edp_lightning.data.tables.table import TransitionTable, widths
-from edp_lightning.data.transitions import Batch, SuccessorBatch
+from edp_lightning.data.transitions import AnyBatch, Batch, SuccessorBatch
 from edp_lightning.runs.rng import stream_seed
 
 Floats = NDArray[np.float32]
@@ -161,7 +161,7 @@ class ReplayLoader(TransitionLoader):
         self._first: int | None = None
         self._added = array("q")  # what the buffer held at each batch: one that turns out to be bad is looked at later
 
-    def batch(self, position: int) -> Batch | SuccessorBatch:
+    def batch(self, position: int) -> AnyBatch:
         """Return the batch at a position of the stream; a second time it is the same."""
         whole = super().batch(position)
         self._first = position if self._first is None else self._first

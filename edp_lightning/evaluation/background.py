@@ -75,8 +75,8 @@ class BackgroundRollout:
         context = multiprocessing.get_context("spawn")  # a fork would copy the locks of threads that it does not copy
         self._pipe, theirs = context.Pipe(duplex=False)
         products = torch.get_float32_matmul_precision()
-        played = list(seeds), target_returns, num_envs, record
-        arguments = (theirs, policy, str(checkpoint), environment, *played, device, products)
+        played = list(seeds), num_envs, record
+        arguments = (theirs, policy, str(checkpoint), environment, *played, device, products, target_returns)
         self._process = context.Process(target=_play, args=arguments, daemon=True)
         # A batch system's SIGTERM goes to all processes: the run decides on it, and this one must not lose its episodes.
         with signals_kept_from_children():
@@ -123,11 +123,11 @@ def _play(
     checkpoint: str,
     environment: "EvaluationEnvironment",
     seeds: list[int],
-    target_returns: Sequence[float | None] | None,
     num_envs: int,
     record: bool,
     device: torch.device,
     float32_products: str,
+    target_returns: Sequence[float | None] | None = None,
 ) -> None:
     torch.set_num_threads(1)
     torch.set_float32_matmul_precision(float32_products)

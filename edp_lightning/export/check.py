@@ -104,8 +104,8 @@ def check(run: Run, algorithm: OfflineAlgorithm, draws: list[Draw], choice: Choi
             if choice is None or not near_tie(numbers, decided.action[row], half, choice):
                 raise UserError(
                     f"nothing is written: in a batch of {rows}, the exported policy's action is {difference:.1e} off the "
-                    f"package's (allowed: {TOLERANCE:.0e}): the exported form lacks something that this policy has, or versions "
-                    "of torch and onnxruntime do not fit together. Please report it with the output of edp_lightning info"
+                    f"package's (allowed: {TOLERANCE:.0e}): the exported form lacks something that this policy has, or the "
+                    "versions of torch and onnxruntime do not fit together. Report it with the output of edp_lightning info"
                 )
             ties += 1
     return Check(sum(sizes), largest, ties)

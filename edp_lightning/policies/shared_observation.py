@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edp_lightning.acceleration.critic_passes import all_layers
-from edp_lightning.networks.ensemble import QEnsemble, aggregate_q, normalize_units
+from edp_lightning.networks.ensemble import ACTIVATIONS, QEnsemble, aggregate_q, normalize_units
 from edp_lightning.networks.mish import mish
 from edp_lightning.networks.noise_network import NoiseNetwork, PredictNoise
 from edp_lightning.networks.residual_network import ResidualNoiseNetwork
@@ -125,19 +125,20 @@ def q_values(critic: QEnsemble, observation: Tensor, candidates: Tensor) -> Tens
         candidates: Actions in [-1, 1], shape (batch, candidates, action_dim).
     """
     rows, count, _ = candidates.shape
-    activate = mish if critic.activation == "mish" else F.relu
+    activate = ACTIVATIONS[critic.activation]
     width = observation.shape[-1]
     layers = all_layers(critic)
+    normalized = layers.norm == "layer"  # then a hidden layer's bias is added after its products are normalised
     values = []
     for member in range(critic.num_critics):
         weights, biases = [w[member] for w in layers.weights], [b[member] for b in layers.biases]
         first = weights[0].T
-        shared = F.linear(observation, first[:, :width], biases[0][0] if layers.norm == "none" else None)
+        shared = F.linear(observation, first[:, :width], None if normalized else biases[0][0])
         x = first_layer(candidates, first[:, width:], shared)
-        if layers.norm == "layer":  # which comes before the bias
+        if normalized:  # which comes before the bias
             x = normalize_units(x)[0] + biases[0]
         for weight, bias in zip(weights[1:-1], biases[1:-1], strict=True):
             x = activate(x)
-            x = torch.addmm(bias, x, weight) if layers.norm == "none" else normalize_units(torch.mm(x, weight))[0] + bias
+            x = normalize_units(torch.mm(x, weight))[0] + bias if normalized else torch.addmm(bias, x, weight)
         values.append(torch.addmm(biases[-1], activate(x), weights[-1]).view(rows, count))
     return torch.stack(values)

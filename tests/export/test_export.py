@@ -268,8 +268,9 @@ def test_the_layouts_version_is_that_of_the_runtime():
     assert (command.FORMAT_KEY, command.FORMAT_VERSION) == (runtime.FORMAT_KEY, runtime.FORMAT_VERSION)
 
 
-def test_values_are_those_of_the_ensemble():
-    critic = module_of("EntropyDiffusionPolicy").target_critic
+@pytest.mark.parametrize("norm", ["none", "layer"])
+def test_values_are_those_of_the_ensemble(norm):
+    critic = module_of("EntropyDiffusionPolicy", critic_norm=norm).target_critic
     observation, candidates = torch.randn(4, 5), torch.randn(4, 3, 2)
     expected = critic(observation.repeat_interleave(3, 0), candidates.flatten(0, 1)).view(-1, 4, 3)
     torch.testing.assert_close(q_values(critic, observation, candidates), expected)

@@ -41,6 +41,7 @@ class OnlineSource:
     whole_actions = False
     observation_space = None
     no_environment = ""
+    labels = ""
 
     @property
     def origin(self) -> str:
