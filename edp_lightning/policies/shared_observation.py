@@ -40,7 +40,8 @@ class SharedObservation(ActionChooser):
         self, actor: DiffusionPolicy, critic: QEnsemble, observation: Tensor, normal: Tensor, uniform: Tensor, choice: Choice
     ) -> Tensor:
         """Return one action in [-1, 1] per observation, (batch, action_dim); arguments as of the base."""
-        form = FORMS.get(type(actor.network), _any_network)
+        # a tracer's stand-in for a module is of a class of its own, derived from the module's
+        form = next((form for kind, form in FORMS.items() if isinstance(actor.network, kind)), _any_network)
         candidates = actor.sample(observation, normal, form(actor.network, observation)).clamp(-1.0, 1.0)
         if choice.num_candidates == 1:
             return candidates[:, 0]
