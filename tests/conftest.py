@@ -1,5 +1,6 @@
 """Small datasets on disk, and short runs."""
 
+import shutil
 import subprocess
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -88,9 +89,20 @@ def pendulum_set() -> str:
     )
 
 
+@pytest.fixture(scope="session")
+def collected_toy_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("collected")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MINARI_DATASETS_PATH", str(root))
+        collect("toy", steps=400)
+    return root
+
+
 @pytest.fixture
-def toy_set() -> str:
-    return collect("toy", steps=400)
+def toy_set(collected_toy_set: Path, minari_root: Path) -> str:
+    """The two-step task's set, 400 steps: collected once, every test has its own copy."""
+    shutil.copytree(collected_toy_set, minari_root, dirs_exist_ok=True)
+    return "edp/toy/two-step-v0"
 
 
 FUZZ_SETTINGS: dict[str, Any] = {"deadline": None, "database": None, "suppress_health_check": list(HealthCheck)}

@@ -83,6 +83,7 @@ def test_two_ranks_of_128_equal_one_process_of_256(variant, toy_set, command, tm
     assert single["data/global_batch_size"] == shared["data/global_batch_size"] == [(0, 256)]
 
 
+@pytest.mark.slow
 def test_ranks_hold_the_same_bits_and_resume_to_the_same_bits(toy_set, tmp_path):
     options = [*TWO_RANKS, *OPTIONS, "--data.steps_per_epoch=12", "--last_checkpoint.every_n_steps=5"]
     dump = ["--trainer.callbacks=tests.probes.DumpStates", f"--trainer.callbacks.folder={tmp_path}"]

@@ -75,7 +75,7 @@ def assert_continues(folder: Path, command: Any, reached: int) -> None:
 
 @pytest.mark.parametrize(
     ("number", "status"),
-    [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)],
+    [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow), (signal.SIGKILL, -9)],
     ids=lambda value: getattr(value, "name", ""),
 )
 def test_a_stopped_run_continues_bit_for_bit(number, status, toy_set, command, tmp_path):

@@ -50,7 +50,7 @@ class FitOptions:
         seed: Seed of initial weights and batches.
     """
 
-    steps: int = 10_000
+    steps: int = 30_000
     batch_size: int = 256
     members: int = 3
     hidden_dims: Sequence[int] = (256, 256)

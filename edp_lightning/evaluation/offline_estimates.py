@@ -18,8 +18,8 @@ CANNOT_PROMISE = (
     "An estimate from recorded data is not a measurement. The interval covers the choice of initial states alone: neither the "
     "error of the fitted values nor states that the data do not hold, where values are extrapolated, usually upwards. It holds "
     "for the dynamics, rewards and initial states of the data, for observations that show all that matters, and as if no time "
-    "limit came. It can be wrong by more than its interval, and order two policies wrongly. Judge on the robot, carefully, "
-    "before you rely on it."
+    "limit came. On small tasks where the truth is known it was too high by several times its interval "
+    "(docs/offline_evaluation.md), and it can order two policies wrongly. Judge on the robot, carefully, before you rely on it."
 )
 
 

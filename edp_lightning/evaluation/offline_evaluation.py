@@ -24,7 +24,7 @@ from edp_lightning.runs.run_folder import folder_of_checkpoint
 def evaluate_offline(
     ckpt_path: str | None = None,
     dataset: str | None = None,
-    steps: int = 10_000,
+    steps: int = 30_000,
     batch_size: int = 256,
     members: int = 3,
     learning_rate: float = 3.0e-4,

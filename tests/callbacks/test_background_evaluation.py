@@ -52,6 +52,7 @@ def test_scores_steps_and_best_checkpoint_are_those_of_the_foreground(foreground
     assert float(score) == pytest.approx(max(judged(foreground)["evaluation/score"].values()))
 
 
+@pytest.mark.slow
 def test_a_signal_to_all_processes_of_a_run_does_not_reach_it(foreground, command, monkeypatch):
     start = BackgroundRollout.__init__
 
@@ -133,7 +134,7 @@ def test_a_gpu_that_cannot_be_shared_leaves_it_to_the_cpu_in_its_own_precision(t
     monkeypatch.setattr("edp_lightning.acceleration.precision.bfloat16_speedup", lambda device: 0.02)
     monkeypatch.setattr(background, "usable", lambda device: device.type == "cpu")
     played = []
-    monkeypatch.setattr(background, "rollout", lambda envs, act, seeds, record: played.append(act.__self__) or [])
+    monkeypatch.setattr(background, "rollout", lambda envs, policy, seeds, **_: played.append(policy) or [])
     environment = SimpleNamespace(make=lambda: None)
     pipe = SimpleNamespace(send=lambda answer: played.append(answer))
     threads = torch.get_num_threads()

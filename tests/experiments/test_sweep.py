@@ -240,6 +240,7 @@ def test_a_killed_sweep_and_a_killed_trial_go_on_without_repeating_a_step(toy_se
     assert "all 1 trials are done" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_ctrl_c_lets_the_trials_save_and_a_killed_trial_is_tried_again(toy_set, tmp_path):
     folder = tmp_path / "runs" / "edp-toy-two-step-v0" / "tiny-seed0"
     words = [sys.executable, "-m", "edp_lightning", "sweep", str(sweep_file(tmp_path, 1_000_000, tiny=[])), "--threads=1"]

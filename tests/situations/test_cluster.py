@@ -253,7 +253,7 @@ SCRIPTS = {
 }
 
 
-@pytest.mark.parametrize("kind", list(SCRIPTS))
+@pytest.mark.parametrize("kind", [pytest.param("guarded", marks=pytest.mark.slow), "unguarded"])
 def test_a_script_without_guard_does_not_train_twice(kind, toy_set, tmp_path):
     (tmp_path / "train.py").write_text(SCRIPTS[kind])
     arguments = ["fit", f"--data.dataset={toy_set}", *TINY, "--trainer.max_steps=5", "--evaluation.num_workers=1"]
