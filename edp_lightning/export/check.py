@@ -104,7 +104,8 @@ def check(run: Run, algorithm: OfflineAlgorithm, draws: list[Draw], choice: Choi
             if choice is None or not near_tie(numbers, decided.action[row], half, choice):
                 raise UserError(
                     f"nothing is written: in a batch of {rows}, the exported policy's action is {difference:.1e} off the "
-                    f"package's (allowed: {TOLERANCE:.0e}). Versions of torch and onnxruntime may not fit together"
+                    f"package's (allowed: {TOLERANCE:.0e}): the exported form lacks something that this policy has, or the "
+                    "versions of torch and onnxruntime do not fit together. Report it with the output of edp_lightning info"
                 )
             ties += 1
     return Check(sum(sizes), largest, ties)
@@ -119,9 +120,11 @@ def near_tie(row: Mapping[str, Floats], expected: Floats, half: Floats, choice: 
         half: Half of the width of the action's bounds, shape (action_dim,).
         choice: How one is chosen.
     """
-    distance = (np.abs(row["candidates"] - expected) / half).max(axis=-1)
-    theirs = int(distance.argmin())
     uniform: Tensor = torch.from_numpy(row.get("uniform", np.full_like(row["scores"], 0.5)))
     preference = preferences(torch.from_numpy(row["scores"]), choice.temperature, uniform).numpy()
+    taken = row["candidates"][preference.argmax()]
+    # what may be added to a candidate is the same in both
+    distance = (np.abs(row["candidates"] - taken + row["action"] - expected) / half).max(axis=-1)
+    theirs = int(distance.argmin())
     scale = max(1.0, float(np.abs(preference).max()))
     return bool(distance[theirs] <= TOLERANCE and preference.max() - preference[theirs] <= NEAR_TIE * scale)

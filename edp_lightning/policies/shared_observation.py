@@ -40,7 +40,8 @@ class SharedObservation(ActionChooser):
         self, actor: DiffusionPolicy, critic: QEnsemble, observation: Tensor, normal: Tensor, uniform: Tensor, choice: Choice
     ) -> Tensor:
         """Return one action in [-1, 1] per observation, (batch, action_dim); arguments as of the base."""
-        form = FORMS.get(type(actor.network), _any_network)
+        # a tracer's stand-in for a module is of a class of its own, derived from the module's
+        form = next((form for kind, form in FORMS.items() if isinstance(actor.network, kind)), _any_network)
         candidates = actor.sample(observation, normal, form(actor.network, observation)).clamp(-1.0, 1.0)
         if choice.num_candidates == 1:
             return candidates[:, 0]
@@ -135,10 +136,10 @@ def q_values(critic: QEnsemble, observation: Tensor, candidates: Tensor) -> Tens
         first = weights[0].T
         shared = F.linear(observation, first[:, :width], None if normalized else biases[0][0])
         x = first_layer(candidates, first[:, width:], shared)
-        for index in range(1, len(weights)):
-            if normalized:
-                x = normalize_units(x)[0] + biases[index - 1]
-            bias = torch.zeros_like(biases[index]) if normalized and index < len(weights) - 1 else biases[index]
-            x = torch.addmm(bias, activate(x), weights[index])
-        values.append(x.view(rows, count))
+        if normalized:  # which comes before the bias
+            x = normalize_units(x)[0] + biases[0]
+        for weight, bias in zip(weights[1:-1], biases[1:-1], strict=True):
+            x = activate(x)
+            x = normalize_units(torch.mm(x, weight))[0] + bias if normalized else torch.addmm(bias, x, weight)
+        values.append(torch.addmm(biases[-1], activate(x), weights[-1]).view(rows, count))
     return torch.stack(values)

@@ -179,8 +179,12 @@ def test_torch_reads_its_own_format(tmp_path):
 
 
 def test_draws_that_change_nothing_are_no_inputs():
-    """With temperature 0 the best candidate is taken, whatever is drawn for the choice."""
-    decision = Decision(module_of("EntropyDiffusionPolicy", **SMALL, candidate_temperature=0.0), dynamic=False)
+    """With temperature 0 the best candidate is taken, whatever is drawn for the choice.
+
+    The two actors share a module here, for which the tracer puts stand-ins in the place of others.
+    """
+    options = SMALL | {"candidate_temperature": 0.0, "reverse_variance": "matched"}
+    decision = Decision(module_of("EntropyDiffusionPolicy", **options), dynamic=True)
     assert [draw.name for draw in decision.draws] == ["normal", "uniform"]
     traced(decision)
     assert [draw.name for draw in decision.draws] == ["normal"]
@@ -204,7 +208,11 @@ def test_nothing_is_written_where_the_check_fails(tmp_path, monkeypatch):
 
 
 def test_only_candidates_of_equal_value_are_near_ties():
-    row = {"candidates": np.array([[0.0], [0.5], [-0.5]], np.float32), "scores": np.array([1.0, 1.0 + 1e-6, 0.2], np.float32)}
+    row = {
+        "action": np.array([0.5], np.float32),
+        "candidates": np.array([[0.0], [0.5], [-0.5]], np.float32),
+        "scores": np.array([1.0, 1.0 + 1e-6, 0.2], np.float32),
+    }
     half, choice = np.ones(1, np.float32), Choice(3, 0.0, "min", 0.0)
     assert near_tie(row, np.zeros(1, np.float32), half, choice)
     assert not near_tie(row, np.full(1, -0.5, np.float32), half, choice)  # worth less
@@ -272,3 +280,15 @@ def test_values_are_those_of_the_ensemble(norm):
     torch.testing.assert_close(q_values(critic, observation, candidates), expected)
     one = q_values(critic, observation[:1], candidates[:1])
     torch.testing.assert_close(one, expected[:, :1])
+
+
+def test_layer_norm_and_execution_noise_are_in_the_file():
+    options = SMALL | {"critic_norm": "layer", "execution_noise": 0.3, "hidden_dims": [8, 8], "lcb_coef": 0.0}
+    reference = module_of("EntropyDiffusionPolicy", **options)
+    for dynamic in (False, True):
+        decision = Decision(module_of("EntropyDiffusionPolicy", **options), dynamic)
+        assert [draw.name for draw in decision.draws] == ["normal_0", "uniform", "normal_1"]
+        assert check(eager(decision), reference, decision.draws, decision.chooser.choice, dynamic).decisions == 16
+    observation, candidates = torch.randn(4, 5), torch.randn(4, 3, 2)
+    expected = reference.target_critic(observation.repeat_interleave(3, 0), candidates.flatten(0, 1)).view(-1, 4, 3)
+    torch.testing.assert_close(q_values(reference.target_critic, observation, candidates), expected)
