@@ -23,7 +23,7 @@ C10_REGISTER_GUARD_IMPL(CUDA, c10::impl::NoOpDeviceGuardImpl<c10::DeviceType::CU
 def _allow_fake_gpu() -> str:
     """Return why there can be no fake GPU in this process, or an empty string once there can."""
     if torch.version.cuda is not None:
-        return ""
+        return "" if torch.cuda.is_available() else "this build of torch wants a driver even for it"
     root = Path(torch.__file__).parent
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / "guard.cpp"
