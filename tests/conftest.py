@@ -1,5 +1,6 @@
 """Small datasets on disk, and short runs."""
 
+import logging
 import shutil
 import subprocess
 from collections.abc import Callable, Sequence
@@ -22,6 +23,12 @@ from edp_lightning.environments.quiet import quiet_gymnasium
 @pytest.fixture(autouse=True)
 def one_thread() -> None:
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def lightnings_messages(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let pytest see them: Lightning decides that at its import, by what listens at that moment."""
+    monkeypatch.setattr(logging.getLogger("lightning.pytorch"), "propagate", True)
 
 
 @pytest.fixture(autouse=True)
