@@ -1,7 +1,7 @@
 """The method: networks and the order of one gradient step. The maths is in policies, objectives, losses and diffusion."""
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -222,6 +222,11 @@ class EntropyDiffusionPolicy(OfflineAlgorithm):
     def draw_actions(self, observation: Tensor, generator: torch.Generator) -> Tensor:
         """Return one draw of the actor per observation, without candidates."""
         return self.actor.draw(observation, generator)
+
+    def on_load_checkpoint(self, checkpoint: Mapping[str, Any]) -> None:
+        """Refuse what does not fit; checkpoints from before there was a choice have critics without normalisation."""
+        hyper_parameters = {"critic_norm": "none"} | dict(checkpoint.get("hyper_parameters", {}))
+        super().on_load_checkpoint(dict(checkpoint) | {"hyper_parameters": hyper_parameters})
 
     @property
     def critics(self) -> Critics:

@@ -334,6 +334,14 @@ def test_the_trainers_precision_is_refused_in_favour_of_the_models(precision):
         module.setup("fit")
 
 
+def test_a_checkpoint_of_critics_of_another_kind_is_refused():
+    module = build(critic_norm="layer")
+    for saved in ({}, {"critic_norm": "none"}):  # older checkpoints do not say
+        with pytest.raises(UserError, match="critic_norm none but this run has layer"):
+            module.on_load_checkpoint({"hyper_parameters": saved})
+    module.on_load_checkpoint({"hyper_parameters": {"critic_norm": "layer"}})
+
+
 def test_one_critic_works_with_the_minimum():
     module = build(num_critics=1, q_aggregation="min")
     terms = module.objectives.actor_terms(batch(), noise(module))
