@@ -195,8 +195,7 @@ class CQL(OfflineAlgorithm):
     @property
     def critics(self) -> Critics:
         """The critics, judged by their minimum."""
-        pessimistic = partial(torch.amin, dim=0)
-        return Critics(self.target_critic, self.critic, pessimistic, self.critic.num_critics, self.hparams["discount"])
+        return Critics.by_minimum(self.target_critic, self.critic, self.critic.num_critics, self.hparams["discount"])
 
 
 def _values_of_several(critic: Any, observation: Tensor, actions: Tensor) -> Tensor:

@@ -2,7 +2,6 @@
 
 import copy
 from collections.abc import Sequence
-from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -10,6 +9,7 @@ from torch import Tensor
 
 from edp_lightning.acceleration.critic_passes import CriticPasses, with_action_gradient
 from edp_lightning.acceleration.fused_networks import FusedCriticPasses, fused_noise_network
+from edp_lightning.algorithms.candidates import CandidateChoice
 from edp_lightning.algorithms.inspection import Critics, Follower, StepReport
 from edp_lightning.algorithms.losses import CriticTerms, critic_metrics, max_over_actions, normalized, td_target
 from edp_lightning.algorithms.offline_algorithm import OfflineAlgorithm
@@ -19,7 +19,7 @@ from edp_lightning.diffusion import DDPM
 from edp_lightning.networks.ensemble import QEnsemble
 from edp_lightning.networks.initialization import TORCH
 from edp_lightning.networks.noise_network import NoiseNetwork
-from edp_lightning.policies.acting import ActionChooser, Choice, candidate_noise
+from edp_lightning.policies.acting import Choice
 from edp_lightning.policies.diffusion import DiffusionPolicy
 
 
@@ -41,7 +41,7 @@ class DiffusionQLNoise(NamedTuple):
     improving: Tensor
 
 
-class DiffusionQL(OfflineAlgorithm):
+class DiffusionQL(CandidateChoice):
     """Diffusion-QL (Wang et al., ICLR 2023, arXiv 2208.06193), as its released code computes it.
 
     One batch is one gradient step of the critics and then of the actor. Target critics and EMA actor are changed by
@@ -65,8 +65,6 @@ class DiffusionQL(OfflineAlgorithm):
 
     at_least = OfflineAlgorithm.at_least | {"eta": 0, "num_diffusion_steps": 2}
     sizes = (*OfflineAlgorithm.sizes, "hidden_dims")
-
-    chooser: ActionChooser
 
     def __init__(
         self,
@@ -96,8 +94,7 @@ class DiffusionQL(OfflineAlgorithm):
         self.critic = QEnsemble(observation_dim, action_dim, 2, h.hidden_dims, self.hidden_dtype, init=TORCH)
         self.ema_actor = copy.deepcopy(self.actor).requires_grad_(False)
         self.target_critic = copy.deepcopy(self.critic).requires_grad_(False)
-        compiled = h.compile and self.root_device.type == "cpu"
-        self.chooser = ActionChooser(self.preparation(compiled, dynamic=True), self.fused_passes(compiled))
+        self.build_chooser()
 
     def learners(self) -> dict[str, Learner]:
         """Return the critics, then the actor."""
@@ -179,11 +176,10 @@ class DiffusionQL(OfflineAlgorithm):
         return normalized(values[improving], scales[1 - improving]).squeeze(0)
 
     def choose(self, observation: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
-        """Return the action that the target critics choose; all candidates of all rows go through the networks together."""
+        """Return the action that the target critics choose."""
         h: Any = self.hparams
-        noise = candidate_noise(generators, self.actor.num_draws, h.num_candidates, self.action_dim, self.device)
         choice = Choice(h.num_candidates, h.candidate_temperature, "min", 0.0)
-        return self.chooser.choose(self.actor, self.target_critic, observation, *noise, choice)
+        return self.choose_among(self.actor, self.target_critic, observation, generators, choice)
 
     def draw_actions(self, observation: Tensor, generator: torch.Generator) -> Tensor:
         """Return one draw of the actor per observation, without candidates."""
@@ -192,7 +188,7 @@ class DiffusionQL(OfflineAlgorithm):
     @property
     def critics(self) -> Critics:
         """The critics, judged by their minimum."""
-        return Critics(self.target_critic, self.critic, partial(torch.amin, dim=0), 2, self.hparams["discount"])
+        return Critics.by_minimum(self.target_critic, self.critic, 2, self.hparams["discount"])
 
     @property
     def uses_values(self) -> bool:

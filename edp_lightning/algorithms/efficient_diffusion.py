@@ -9,6 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from edp_lightning.algorithms.candidates import CandidateChoice
 from edp_lightning.algorithms.inspection import Critics, Follower, StepReport
 from edp_lightning.algorithms.iql import critic_loss, state_values, value_loss
 from edp_lightning.algorithms.losses import td_target
@@ -21,14 +22,14 @@ from edp_lightning.networks.ensemble import QEnsemble
 from edp_lightning.networks.initialization import LECUN
 from edp_lightning.networks.noise_network import NoiseNetwork
 from edp_lightning.networks.perceptron import Perceptron
-from edp_lightning.policies.acting import ActionChooser, Choice, candidate_noise
+from edp_lightning.policies.acting import Choice
 from edp_lightning.policies.diffusion import DiffusionPolicy
 from edp_lightning.policies.solved_diffusion import SolvedDiffusionPolicy
 
 Sampler = Literal["ddpm", "dpm_solver"]
 
 
-class EfficientDiffusionIQL(OfflineAlgorithm):
+class EfficientDiffusionIQL(CandidateChoice):
     """IQL+EDP (Kang et al., NeurIPS 2023, arXiv 2305.20081), as its released code computes it with the loss ``IQL``.
 
     One batch is one gradient step of the value function, of the actor and of the critics; both see the new value function.
@@ -61,8 +62,6 @@ class EfficientDiffusionIQL(OfflineAlgorithm):
     }
     at_most = OfflineAlgorithm.at_most | {"expectile": 1}
     sizes = (*OfflineAlgorithm.sizes, "num_critics", "hidden_dims", "num_diffusion_steps")
-
-    chooser: ActionChooser
 
     def __init__(
         self,
@@ -106,8 +105,7 @@ class EfficientDiffusionIQL(OfflineAlgorithm):
         self.value = Perceptron(observation_dim, h.hidden_dims, 1, **options)
         self.critic = QEnsemble(observation_dim, action_dim, h.num_critics, h.hidden_dims, **options)
         self.target_critic = copy.deepcopy(self.critic).requires_grad_(False)
-        compiled = h.compile and self.root_device.type == "cpu"
-        self.chooser = ActionChooser(self.preparation(compiled, dynamic=True), self.fused_passes(compiled))
+        self.build_chooser()
 
     def learners(self) -> dict[str, Learner]:
         """Return value function, actor and critics."""
@@ -171,9 +169,8 @@ class EfficientDiffusionIQL(OfflineAlgorithm):
     def choose(self, observation: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
         """Return the action that the critics under training choose among the actor's draws."""
         h: Any = self.hparams
-        noise = candidate_noise(generators, self.actor.num_draws, h.num_candidates, self.action_dim, self.device)
         choice = Choice(h.num_candidates, h.candidate_temperature, "min", 0.0)
-        return self.chooser.choose(self.actor, self.critic, observation, *noise, choice)
+        return self.choose_among(self.actor, self.critic, observation, generators, choice)
 
     def draw_actions(self, observation: Tensor, generator: torch.Generator) -> Tensor:
         """Return one draw of the actor per observation, without candidates."""
@@ -183,7 +180,7 @@ class EfficientDiffusionIQL(OfflineAlgorithm):
     def critics(self) -> Critics:
         """The critics, judged by their minimum."""
         h: Any = self.hparams
-        return Critics(self.target_critic, self.critic, partial(torch.amin, dim=0), h.num_critics, h.discount)
+        return Critics.by_minimum(self.target_critic, self.critic, h.num_critics, h.discount)
 
     def decision_facts(self) -> dict[str, Any]:
         """Return how many candidates there were, how one was chosen, and how they were drawn."""

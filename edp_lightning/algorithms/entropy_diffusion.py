@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from edp_lightning.acceleration.precision import HiddenPrecision
+from edp_lightning.algorithms.candidates import CandidateChoice
 from edp_lightning.algorithms.inspection import Critics, Follower, StepReport, TunableEntropy
 from edp_lightning.algorithms.losses import ActorTerms, BackupChoice, QTimeWeight, actor_loss, actor_metrics, critic_metrics
 from edp_lightning.algorithms.noise import NoiseSource, StepNoise
@@ -20,12 +21,12 @@ from edp_lightning.data.transitions import Batch
 from edp_lightning.diffusion import MeanRevertingSDE, ScheduleName
 from edp_lightning.networks.ensemble import CriticNorm, QAggregation, QEnsemble, aggregate_q
 from edp_lightning.networks.noise_network import NoiseNetwork
-from edp_lightning.policies.acting import ActionChooser, Choice, candidate_noise
+from edp_lightning.policies.acting import Choice
 from edp_lightning.policies.diffusion import BehaviorLoss, DiffusionPolicy, EntropyEstimator, ReverseVariance, entropy_draws
 from edp_lightning.policies.prediction_error import PredictionError
 
 
-class EntropyDiffusionPolicy(OfflineAlgorithm):
+class EntropyDiffusionPolicy(CandidateChoice):
     """Entropy-regularised diffusion policy with a Q-ensemble (Zhang et al., NeurIPS 2024, arXiv 2402.04080).
 
     One batch is one gradient step of the critics and then of the actor. Target critics and EMA actor are changed by
@@ -130,7 +131,6 @@ class EntropyDiffusionPolicy(OfflineAlgorithm):
         self._noise: NoiseSource | None = None
 
     log_entropy_coef: Tensor
-    chooser: ActionChooser
 
     def build(self, observation_dim: int, action_dim: int) -> None:
         """Create actor and critics with their slow copies."""
@@ -144,8 +144,7 @@ class EntropyDiffusionPolicy(OfflineAlgorithm):
         self.ema_actor = copy.deepcopy(self.actor).requires_grad_(False)
         self.ema_actor.prediction_error = error  # one estimate, for whichever of the two samples
         self.target_critic = copy.deepcopy(self.critic).requires_grad_(False)
-        compiled = h.compile and self.root_device.type == "cpu"  # on a GPU, the form for any number of rows is not measured
-        self.chooser = ActionChooser(self.preparation(compiled, dynamic=True), self.fused_passes(compiled))
+        self.build_chooser()
 
     def learners(self) -> dict[str, Learner]:
         """Return the critics, then the actor."""
@@ -210,10 +209,9 @@ class EntropyDiffusionPolicy(OfflineAlgorithm):
         return StepReport(lambda: critic_metrics(critic) | actor_metrics(terms, self.eta), critic.q, terms.entropy)
 
     def choose(self, observation: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
-        """Return the action that the target critics choose; all candidates of all rows go through the networks together."""
-        noise = candidate_noise(generators, self.actor.num_draws, self.num_candidates, self.action_dim, self.device)
+        """Return the action that the target critics choose."""
         choice = Choice(self.num_candidates, self.candidate_temperature, self.q_aggregation, self.lcb_coef)
-        action = self.chooser.choose(self.actor, self.target_critic, observation, *noise, choice)
+        action = self.choose_among(self.actor, self.target_critic, observation, generators, choice)
         if self.execution_noise == 0:
             return action
         disturbance = torch.stack([torch.randn(self.action_dim, generator=g) for g in generators]).to(action.device)

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from edp_lightning.algorithms.candidates import CandidateChoice
 from edp_lightning.algorithms.inspection import Critics, Follower, StepReport
 from edp_lightning.algorithms.iql import critic_loss, state_values, value_loss
 from edp_lightning.algorithms.losses import td_target
@@ -19,7 +20,7 @@ from edp_lightning.networks.ensemble import QEnsemble
 from edp_lightning.networks.initialization import XAVIER
 from edp_lightning.networks.perceptron import NORM_EPS, Perceptron
 from edp_lightning.networks.residual_network import ResidualNoiseNetwork, SmoothActivation
-from edp_lightning.policies.acting import ActionChooser, Choice, candidate_noise
+from edp_lightning.policies.acting import Choice
 from edp_lightning.policies.diffusion import DiffusionPolicy
 
 
@@ -37,7 +38,7 @@ class IDQLNoise(NamedTuple):
     kept: list[Tensor]
 
 
-class IDQL(OfflineAlgorithm):
+class IDQL(CandidateChoice):
     """IDQL (Hansen-Estruch et al. 2023, arXiv 2304.10573) as its released code computes it since December 2023.
 
     One batch is one gradient step of the actor, of the value function and of the critics. The actor clones the data; critics
@@ -73,8 +74,6 @@ class IDQL(OfflineAlgorithm):
     }
     at_most = OfflineAlgorithm.at_most | {"expectile": 1, "actor_dropout": 0.99}
     sizes = (*OfflineAlgorithm.sizes, "num_critics", "hidden_dims", "width", "num_blocks")
-
-    chooser: ActionChooser
 
     def __init__(
         self,
@@ -114,8 +113,7 @@ class IDQL(OfflineAlgorithm):
         sizes = observation_dim, action_dim, h.num_critics, h.hidden_dims
         self.critic = QEnsemble(*sizes, self.hidden_dtype, "relu", XAVIER)
         self.target_critic = copy.deepcopy(self.critic).requires_grad_(False)
-        compiled = h.compile and self.root_device.type == "cpu"
-        self.chooser = ActionChooser(self.preparation(compiled, dynamic=True))
+        self.build_chooser(fused=False)
 
     def learners(self) -> dict[str, Learner]:
         """Return actor, value function and critics."""
@@ -175,9 +173,8 @@ class IDQL(OfflineAlgorithm):
 
     def choose(self, observation: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
         """Return the best of N draws of the averaged actor by the target critics' minimum."""
-        count: int = self.hparams["num_candidates"]
-        noise = candidate_noise(generators, self.actor.num_draws, count, self.action_dim, self.device)
-        return self.chooser.choose(self.ema_actor, self.target_critic, observation, *noise, Choice(count, 0.0, "min", 0.0))
+        choice = Choice(self.hparams["num_candidates"], 0.0, "min", 0.0)
+        return self.choose_among(self.ema_actor, self.target_critic, observation, generators, choice)
 
     def draw_actions(self, observation: Tensor, generator: torch.Generator) -> Tensor:
         """Return one draw of the averaged actor per observation, without candidates."""
@@ -187,7 +184,7 @@ class IDQL(OfflineAlgorithm):
     def critics(self) -> Critics:
         """The critics, judged by their minimum."""
         h: Any = self.hparams
-        return Critics(self.target_critic, self.critic, partial(torch.amin, dim=0), h.num_critics, h.discount)
+        return Critics.by_minimum(self.target_critic, self.critic, h.num_critics, h.discount)
 
     @property
     def uses_values(self) -> bool:

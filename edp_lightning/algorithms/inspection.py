@@ -2,8 +2,10 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 QFunction = Callable[[Tensor, Tensor], Tensor]
@@ -27,6 +29,11 @@ class Critics:
     pessimistic: Callable[[Tensor], Tensor]
     num_critics: int
     discount: float
+
+    @classmethod
+    def by_minimum(cls, target: QFunction, online: QFunction, num_critics: int, discount: float) -> "Critics":
+        """Return critics of which the smallest value counts; arguments as of the class."""
+        return cls(target, online, partial(torch.amin, dim=0), num_critics, discount)
 
 
 @dataclass(frozen=True)

@@ -171,7 +171,7 @@ class IQL(OfflineAlgorithm):
     def critics(self) -> Critics:
         """The critics, judged by their minimum."""
         h: Any = self.hparams
-        return Critics(self.target_critic, self.critic, partial(torch.amin, dim=0), h.num_critics, h.discount)
+        return Critics.by_minimum(self.target_critic, self.critic, h.num_critics, h.discount)
 
     @property
     def uses_values(self) -> bool:

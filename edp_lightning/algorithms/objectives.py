@@ -84,8 +84,9 @@ class Objectives:
         self.entropy_coef = entropy_coef
         self._fused = fused
         functions = CPU_PASSES if networks.critic.output.weight.device.type == "cpu" else GPU_PASSES
-        fusable = fused is not None and FusedCriticPasses.can_pass(networks.critic)
-        self._passes = FusedCriticPasses(fused) if fused and fusable else CriticPasses(prepare, functions)
+        self._passes: CriticPasses | FusedCriticPasses = CriticPasses(prepare, functions)
+        if fused is not None and FusedCriticPasses.can_pass(networks.critic):
+            self._passes = FusedCriticPasses(fused)
         # A fused pass cannot be compiled into another function.
         sample_inputs = prepare(self.sample_inputs) if fused is None else self.sample_inputs
         self._sample_inputs: Callable[..., tuple[Tensor, Tensor]] = sample_inputs

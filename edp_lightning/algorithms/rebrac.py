@@ -152,8 +152,7 @@ class ReBRAC(OfflineAlgorithm):
     @property
     def critics(self) -> Critics:
         """The critics, judged by their minimum."""
-        pessimistic = partial(torch.amin, dim=0)
-        return Critics(self.target_critic, self.critic, pessimistic, self.critic.num_critics, self.hparams["discount"])
+        return Critics.by_minimum(self.target_critic, self.critic, self.critic.num_critics, self.hparams["discount"])
 
 
 @torch.no_grad()
