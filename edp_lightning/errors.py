@@ -25,6 +25,12 @@ def nearest(word: str, choices: Iterable[str]) -> str | None:
     return next(iter(difflib.get_close_matches(word, sorted(choices), n=1)), None)
 
 
+def likely_names(word: str, choices: Iterable[str]) -> str:
+    """Return ``"did you mean A or B or C?"`` with up to three near choices; an empty string if nothing is near."""
+    close = difflib.get_close_matches(word, sorted(choices), n=3)
+    return f"did you mean {' or '.join(close)}?" if close else ""
+
+
 def did_you_mean(word: str, choices: Iterable[str]) -> str:
     """Return ``"; did you mean CHOICE?"`` for the nearest choice, and an empty string if nothing is near."""
     choice = nearest(word, choices)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from edp_lightning.data.sources.arrays import flags, numbers
 from edp_lightning.data.sources.stored import changes_in, unreadable
+from edp_lightning.data.sources.unit_box import UnitBoxFile
 from edp_lightning.data.transitions import Episode
 from edp_lightning.environments.families import ObservationView
 from edp_lightning.environments.flattening import Floats
@@ -72,7 +73,7 @@ LAYOUTS: dict[tuple[int, int], Layout] = {
 
 
 @dataclass(frozen=True)
-class D4RLFile:
+class D4RLFile(UnitBoxFile):
     """A D4RL file on disk.
 
     Transitions are exactly those of ``d4rl.qlearning_dataset``: the next observation is the next row, the row of a time limit
@@ -115,24 +116,6 @@ class D4RLFile:
     def no_environment(self) -> str:
         """Return why there is no evaluation, if there is none."""
         return "" if self.spec is not None else self.layout.no_environment or "set data.environment to a gymnasium id"
-
-    @property
-    def action_low(self) -> Floats:
-        """Return the lower bounds of the actions: -1 in all of D4RL."""
-        return np.full(self.action_dim, -1.0, dtype=np.float32)
-
-    @property
-    def action_high(self) -> Floats:
-        """Return the upper bounds of the actions: 1 in all of D4RL."""
-        return np.full(self.action_dim, 1.0, dtype=np.float32)
-
-    def check_actions(self, low: Floats, high: Floats) -> None:
-        """Refuse nothing: some published actions overshoot the box, and the card says how many."""
-
-    @property
-    def files(self) -> tuple[Path, ...]:
-        """Return the file."""
-        return (self.path,)
 
     def episodes(self, view: ObservationView) -> list[Episode]:
         """Return the pieces of the stream between time limits and ends; see the class for which rows are dropped."""

@@ -1,13 +1,12 @@
 """The files D4RL published: name -> file, address, environment that evaluates it (d4rl/infos.py and its environments' URLs)."""
 
-import difflib
 import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from edp_lightning.data.sources.d4rl import D4RLFile, read_layout
 from edp_lightning.environments.specs import environment_spec
-from edp_lightning.errors import UserError
+from edp_lightning.errors import UserError, likely_names
 from edp_lightning.runs.cache_folder import home_folder
 
 HOST = "http://rail.eecs.berkeley.edu/datasets/offline_rl"
@@ -108,6 +107,5 @@ def _missing(name: str, path: Path) -> str:
     entry = CATALOGUE.get(name) or next((entry for entry in CATALOGUE.values() if entry.file == path.name), None)
     if entry is not None:
         return f"d4rl:{name} is not on this machine ({path}); fetch it: curl --create-dirs -o {path} {entry.url}"
-    close = difflib.get_close_matches(name, CATALOGUE, n=3)
-    hint = f"did you mean {' or '.join(close)}?" if close else "give d4rl:/PATH/FILE.hdf5 or a published name"
+    hint = likely_names(name, CATALOGUE) or "give d4rl:/PATH/FILE.hdf5 or a published name"
     return f"d4rl:{name}: there is no file {path}, and D4RL published nothing of that name; {hint}"

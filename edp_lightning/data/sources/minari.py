@@ -1,6 +1,5 @@
 """Reads local Minari sets and checks them: a wrong row would be learned silently."""
 
-import difflib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -32,7 +31,7 @@ from edp_lightning.data.transitions import Episode
 from edp_lightning.environments.families import FAMILIES, ObservationView
 from edp_lightning.environments.flattening import Floats, Part, is_structured, parts_of
 from edp_lightning.environments.scores import ScoreReference, from_metadata
-from edp_lightning.errors import UserError
+from edp_lightning.errors import UserError, likely_names
 
 
 @dataclass(frozen=True)
@@ -176,8 +175,8 @@ def missing_message(dataset_id: str) -> str:
         fix = f"collect it with: python -m edp_lightning collect {names[dataset_id]}"
     else:
         local = [p.parent.parent.relative_to(root).as_posix() for p in root.glob("**/data/metadata.json")]
-        close = difflib.get_close_matches(dataset_id, sorted({*local, *names}), n=3)
-        hint = f"did you mean {' or '.join(close)}? Otherwise " if close else ""
+        close = likely_names(dataset_id, {*local, *names})
+        hint = f"{close} Otherwise " if close else ""
         namespace = dataset_id.partition("/")[0]
         fix = (
             f"{hint}download it with data.download: true (needs pip install 'minari[hf]' and network), or copy it there: "

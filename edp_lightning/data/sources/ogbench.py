@@ -23,6 +23,7 @@ from packaging.version import Version
 from edp_lightning.data.sources.arrays import flags, numbers
 from edp_lightning.data.sources.ogbench_names import SingleTask, missing_message, parse_name
 from edp_lightning.data.sources.stored import unreadable
+from edp_lightning.data.sources.unit_box import UnitBoxFile
 from edp_lightning.data.transitions import Episode
 from edp_lightning.environments.families import ObservationView
 from edp_lightning.environments.own_randomness import OwnRandomness
@@ -40,7 +41,7 @@ STATES = ("qpos", "qvel", "button_states")
 
 
 @dataclass(frozen=True)
-class OGBenchFile:
+class OGBenchFile(UnitBoxFile):
     """A file on disk, read for one task.
 
     Attributes:
@@ -76,24 +77,6 @@ class OGBenchFile:
     def labels(self) -> str:
         """Return the task and the version that defines it: they decide rewards and ends."""
         return f"{self.task.environment} of OGBench {version('ogbench')}"
-
-    @property
-    def action_low(self) -> Floats:
-        """Return the lower bounds of the actions: -1 in all of OGBench."""
-        return np.full(self.action_dim, -1.0, dtype=np.float32)
-
-    @property
-    def action_high(self) -> Floats:
-        """Return the upper bounds of the actions: 1 in all of OGBench."""
-        return np.full(self.action_dim, 1.0, dtype=np.float32)
-
-    def check_actions(self, low: Floats, high: Floats) -> None:
-        """Refuse nothing: the card says how many actions overshoot the box."""
-
-    @property
-    def files(self) -> tuple[Path, ...]:
-        """Return the file."""
-        return (self.path,)
 
     def episodes(self, view: ObservationView) -> list[Episode]:
         """Return the trajectories with the task's rewards and ends."""

@@ -1,12 +1,11 @@
 """Names of OGBench's single tasks (arXiv 2410.20092): which file holds the data and which environment judges."""
 
-import difflib
 import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from edp_lightning.errors import UserError
+from edp_lightning.errors import UserError, likely_names
 from edp_lightning.runs.cache_folder import home_folder
 
 HOST = "https://rail.eecs.berkeley.edu/datasets/ogbench"
@@ -119,7 +118,5 @@ def missing_message(task: SingleTask) -> str:
 
 
 def _suggestion(name: str) -> str:
-    close = difflib.get_close_matches(name, task_names(), n=3)
-    if close:
-        return f"did you mean {' or '.join(close)}?"
-    return "names are ENVIRONMENT-KIND-singletask-taskN-v0, such as antmaze-large-navigate-singletask-task1-v0"
+    rule = "names are ENVIRONMENT-KIND-singletask-taskN-v0, such as antmaze-large-navigate-singletask-task1-v0"
+    return likely_names(name, task_names()) or rule
