@@ -37,6 +37,11 @@ class PortableAdam(torch.optim.Adam):
             closure()
         return stand_in()
 
+    def _accelerator_graph_capture_health_check(self) -> None:
+        """Ask nothing of a GPU that holds no parameter: PyTorch 2.15 asks for its stream, which starts it."""
+        if not self.param_groups[0]["params"][0].is_cpu:
+            super()._accelerator_graph_capture_health_check()
+
     def step_by(self, stand_in: Callable[[], Any], step: Callable[[], Any]) -> None:
         """Call ``step`` with ``stand_in`` in the place of this optimizer's own step.
 

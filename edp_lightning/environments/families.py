@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypedDict
 
 import gymnasium as gym
 from gymnasium.envs.registration import EnvSpec
@@ -70,6 +70,13 @@ class Family:
         return slice(start, start + 4)
 
 
+class BrokenVersions(TypedDict):
+    """What a :class:`Family` says of versions that do not run it."""
+
+    broken_with: Mapping[str, str]
+    remedy: str
+
+
 MAZE_KWARGS = {"continuing_task": False, "reset_target": False}
 ANTMAZE = Family(
     views=(
@@ -83,6 +90,11 @@ POINTMAZE = Family(
     views=(ObservationView("goal", ("observation", "desired_goal")), ObservationView("d4rl", ("observation",))),
     kwargs=MAZE_KWARGS, reference=scores.MAZE_SUCCESS, success=True, terminals="reward", cell_size=1.0,
 )  # fmt: skip
+# from MuJoCo 3.12 on, joint types no longer equal numpy's integers, which gymnasium-robotics checks these models with
+CHECKED_JOINTS: BrokenVersions = {
+    "broken_with": {"gymnasium-robotics": "<=1.4.2", "mujoco": ">=3.12"},
+    "remedy": "pip install 'mujoco<3.12'",
+}
 OGBENCH = Family(success=True, draws_globally=True)
 FAMILIES: dict[str, Family] = {
     "gymnasium_robotics.envs.maze.ant_maze_v4:AntMazeEnv": ANTMAZE,
@@ -92,9 +104,22 @@ FAMILIES: dict[str, Family] = {
         views=(ObservationView("observation", ("observation",)),),
         # as D4RL: each task counts once, and the episode ends with the last one
         kwargs={"remove_task_when_completed": True, "terminate_on_tasks_completed": True},
-        max_episode_steps=280, reference=scores.KITCHEN,
-        # from MuJoCo 3.12 on, joint types no longer equal numpy's integers, which its model is checked with
-        broken_with={"gymnasium-robotics": "<=1.4.2", "mujoco": ">=3.12"}, remedy="pip install 'mujoco<3.12'",
+        max_episode_steps=280, reference=scores.KITCHEN, **CHECKED_JOINTS,
+    ),
+    **dict.fromkeys(
+        [
+            *(f"gymnasium_robotics.envs.fetch.{place}Env" for place in (
+                "reach:MujocoFetchReach", "push:MujocoFetchPush", "slide:MujocoFetchSlide",
+                "pick_and_place:MujocoFetchPickAndPlace",
+            )),
+            *(f"gymnasium_robotics.envs.shadow_dexterous_hand.{place}Env" for place in (
+                "reach:MujocoHandReach", "manipulate_block:MujocoHandBlock", "manipulate_egg:MujocoHandEgg",
+                "manipulate_pen:MujocoHandPen", "manipulate_block_touch_sensors:MujocoHandBlockTouchSensors",
+                "manipulate_egg_touch_sensors:MujocoHandEggTouchSensors",
+                "manipulate_pen_touch_sensors:MujocoHandPenTouchSensors",
+            )),
+        ],
+        Family(**CHECKED_JOINTS),
     ),
     # Minari's metadata say 200 steps, the reference scores are for 100 (Farama-Foundation/Minari#303)
     "gymnasium_robotics.envs.adroit_hand.adroit_pen:AdroitHandPenEnv": Family(max_episode_steps=100, reference=scores.PEN),
