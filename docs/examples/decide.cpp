@@ -28,6 +28,9 @@ int main(int argc, char** argv) {
   for (size_t i = 0; i < session.GetInputCount(); ++i) {
     names.emplace_back(session.GetInputNameAllocated(i, allocator).get());
     auto shape = session.GetInputTypeInfo(i).GetTensorTypeAndShapeInfo().GetShape();
+    bool is_normal = names[i].rfind("normal", 0) == 0;
+    if (i > 0 && !is_normal && names[i].rfind("uniform", 0) != 0)
+      return std::cerr << "this policy has a memory (" << names[i] << "): hand its next_ outputs back in at each step\n", 2;
     shape[0] = 1;  // one decision, also where the file takes any number of them
     size_t count = 1;
     for (auto size : shape) count *= static_cast<size_t>(size);
@@ -35,7 +38,7 @@ int main(int argc, char** argv) {
     if (i == 0 && count != static_cast<size_t>(argc - 2))
       return std::cerr << "this policy takes " << count << " numbers; got " << argc - 2 << "\n", 2;
     for (size_t k = 0; k < count; ++k)
-      values[k] = i == 0 ? std::strtof(argv[2 + k], nullptr) : names[i].rfind("normal", 0) == 0 ? normal(random) : uniform(random);
+      values[k] = i == 0 ? std::strtof(argv[2 + k], nullptr) : is_normal ? normal(random) : uniform(random);
     tensors.push_back(Ort::Value::CreateTensor<float>(memory, values.data(), count, shape.data(), shape.size()));
   }
 

@@ -13,7 +13,8 @@ from edp_lightning.algorithms.optimization import Learner, decayed_adam
 from edp_lightning.data.transitions import WindowBatch
 from edp_lightning.errors import UserError
 from edp_lightning.networks.causal_transformer import CausalTransformer, KeptInBlock
-from edp_lightning.policies.return_conditioned import TOKENS, EpisodeMemory, Kept, ReturnConditionedPolicy
+from edp_lightning.policies.memory import Memory
+from edp_lightning.policies.return_conditioned import TOKENS, Kept, ReturnConditionedPolicy, Window, go_on
 
 
 class DecisionTransformer(OfflineAlgorithm):
@@ -80,7 +81,7 @@ class DecisionTransformer(OfflineAlgorithm):
             raise UserError(f"model.return_scale divides returns and must be above 0; got {return_scale}")
         if target_returns is not None and len(set(target_returns)) != max(1, len(target_returns)):
             raise UserError(f"model.target_returns must name at least one return, each once; got {target_returns}")
-        self._memory: EpisodeMemory | None = None
+        self._memory: dict[int, Memory] = {}  # episode -> what is remembered of it
 
     @property
     def context_length(self) -> int:
@@ -185,10 +186,33 @@ class DecisionTransformer(OfflineAlgorithm):
     def choose(self, observation: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
         """Return the actions of the first steps of episodes that are to earn the first target."""
         rows = len(observation)
-        target = observation.new_full((rows, 1), self.target_returns[0] / self.hparams["return_scale"])
-        first = torch.zeros(rows, 1, dtype=torch.long, device=observation.device)
-        action: Tensor = self.actor(observation.unsqueeze(1), observation.new_zeros(rows, 1, self.action_dim), target, first)
-        return action.squeeze(1)
+        window = Window(*(value.expand(rows, *value.shape[1:]) for value in self.initial_memory().values()))
+        return go_on(self.actor, window, observation, observation.new_zeros(rows, 1), self.hparams["return_scale"])[0]
+
+    @property
+    def longest_episode(self) -> int:
+        """Steps that have a vector of their own."""
+        return int(self.hparams["max_episode_length"])
+
+    def initial_memory(self, target_return: float | None = None) -> Memory:
+        """Return what is known before an episode that is to earn ``target_return``, or the first of ``target_returns``."""
+        zeros, length = partial(torch.zeros, device=self.device), self.context_length
+        window = Window(
+            zeros(1, length, self.observation_dim),
+            zeros(1, length, self.action_dim),
+            zeros(1, length),
+            zeros(1, 1),
+            zeros(1, 1),
+        )
+        target = self.target_returns[0] if target_return is None else target_return
+        return window._replace(target_return=window.target_return + target)._asdict()
+
+    def act_from_memory(self, observation: Tensor, reward: Tensor, memory: Memory) -> tuple[Tensor, Memory]:
+        """Choose the next action of each episode; see :class:`ActsFromMemory`."""
+        scale = self.hparams["return_scale"]
+        action, window = go_on(self.actor, Window(**memory), self.normalizer(observation), reward, scale)
+        result: Tensor = self.action_scaler(action)
+        return result, window._asdict()
 
     @torch.no_grad()
     def act(
@@ -201,22 +225,23 @@ class DecisionTransformer(OfflineAlgorithm):
         """Choose one action per observation, as the next steps of ``episodes`` if they are named; see the base."""
         if episodes is None:
             return super().act(observation, generators)
-        assert self._memory is not None, "episodes are begun with reset"
         assert rewards is not None, "the return still to be earned falls with every reward"
-        steps = self._memory.see(episodes, self.normalizer(observation.to(self.device)), rewards)
-        every: Tensor = self.actor(*steps[:4])
-        action = every[torch.arange(len(every), device=every.device), steps.present]
-        self._memory.did(episodes, action, steps.present)
-        result: Tensor = self.action_scaler(action)
-        return result
+        assert all(episode in self._memory for episode in episodes), "episodes are begun with reset"
+        memory = {name: torch.cat([self._memory[episode][name] for episode in episodes]) for name in self._memory[episodes[0]]}
+        if bool((memory["steps"] >= self.longest_episode).any()):
+            raise UserError(
+                f"an episode goes on after {self.longest_episode} steps, for which the policy has no embeddings: end it there "
+                "(data.max_episode_steps), or train with a larger model.max_episode_length"
+            )
+        paid = torch.tensor(rewards, dtype=torch.float32, device=self.device).unsqueeze(1)
+        action, memory = self.act_from_memory(observation.to(self.device), paid, memory)
+        for row, episode in enumerate(episodes):
+            self._memory[episode] = {name: value[row : row + 1] for name, value in memory.items()}
+        return action
 
     def reset(self, episode: int, target_return: float | None = None) -> None:
         """Begin an episode that is to earn ``target_return``, or the first of ``target_returns``."""
-        h: Any = self.hparams
-        if self._memory is None or self._memory.device != self.device:
-            sizes = self.observation_dim, self.action_dim
-            self._memory = EpisodeMemory(h.context_length, h.max_episode_length, h.return_scale, *sizes, self.device)
-        self._memory.reset(episode, self.target_returns[0] if target_return is None else target_return)
+        self._memory[episode] = self.initial_memory(target_return)
 
     def decision_facts(self) -> dict[str, Any]:
         """Return what actions were conditioned on, and which target's episodes count."""

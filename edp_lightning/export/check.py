@@ -64,16 +64,47 @@ def decide(algorithm: OfflineAlgorithm, draws: list[Draw], rows: int, seed: int)
         rows: Number of observations.
         seed: Seed of observations and random numbers.
     """
-    generator = torch.Generator().manual_seed(stream_seed(seed, "observations", rows))
-    spread = torch.randn(rows, algorithm.observation_dim, generator=generator)
-    spread = spread * torch.where(torch.arange(rows) % 4 == 3, 5.0, 1.0).unsqueeze(-1)
-    observation = algorithm.normalizer.mean + algorithm.normalizer.std * spread
+    observation = random_observations(algorithm, rows, torch.Generator().manual_seed(stream_seed(seed, "observations", rows)))
     generators = [torch.Generator().manual_seed(stream_seed(seed, "decision", row)) for row in range(rows)]
     with RecordedDraws(generators) as recorded:
         action = algorithm.act(observation, generators)
     values = dict(zip([draw.name for draw in recorded.draws()], recorded.values(), strict=True))
     inputs = {"observation": observation} | {draw.name: values[draw.name] for draw in draws}
     return Decided({name: value.numpy() for name, value in inputs.items()}, action.numpy())
+
+
+def random_observations(algorithm: OfflineAlgorithm, rows: int, generator: torch.Generator) -> Tensor:
+    """Return observations (rows, observation_dim): as far off the mean as the data, every fourth five times as far."""
+    spread = torch.randn(rows, algorithm.observation_dim, generator=generator)
+    spread = spread * torch.where(torch.arange(rows) % 4 == 3, 5.0, 1.0).unsqueeze(-1)
+    return algorithm.normalizer.mean + algorithm.normalizer.std * spread
+
+
+def difference_of(algorithm: OfflineAlgorithm, actions: Floats, expected: Floats) -> Floats:
+    """Return the largest difference of each row, (rows,), in units in which the action's bounds are -1 and 1."""
+    largest: Floats = (np.abs(actions - expected) / _half(algorithm)).max(axis=-1)
+    return largest
+
+
+def _half(algorithm: OfflineAlgorithm) -> Floats:
+    """Return half of the width of the action's bounds, (action_dim,)."""
+    half: Floats = np.maximum((algorithm.action_scaler.high - algorithm.action_scaler.low).numpy() / 2, 1e-12)
+    return half
+
+
+def refuse_difference(difference: float, rows: int) -> float:
+    """Return a difference of actions if it is allowed.
+
+    Raises:
+        UserError: If it is larger than ``TOLERANCE``.
+    """
+    if not difference <= TOLERANCE:
+        raise UserError(
+            f"nothing is written: in a batch of {rows}, the exported policy's action is {difference:.1e} off the package's "
+            f"(allowed: {TOLERANCE:.0e}): the exported form lacks something that this policy has, or the versions of torch and "
+            "onnxruntime do not fit together. Report it with the output of edp_lightning info"
+        )
+    return difference
 
 
 def check(run: Run, algorithm: OfflineAlgorithm, draws: list[Draw], choice: Choice | None, dynamic: bool) -> Check:
@@ -90,23 +121,19 @@ def check(run: Run, algorithm: OfflineAlgorithm, draws: list[Draw], choice: Choi
         UserError: If they differ by more than ``TOLERANCE`` where there is no near tie.
     """
     sizes = [1, 2, 7, DECISIONS - 10] if dynamic else [1] * DECISIONS
-    half = np.maximum((algorithm.action_scaler.high - algorithm.action_scaler.low).numpy() / 2, 1e-12)
+    half = _half(algorithm)
     largest, ties = 0.0, 0
     for index, rows in enumerate(sizes):
         decided = decide(algorithm, draws, rows, index)
         outputs = run(decided.inputs)
-        differences = (np.abs(outputs["action"] - decided.action) / half).max(axis=-1)
+        differences = difference_of(algorithm, outputs["action"], decided.action)
         for row, difference in enumerate(differences.tolist()):
             if difference <= TOLERANCE:
                 largest = max(largest, difference)
                 continue
             numbers = {name: value[row] for name, value in (decided.inputs | outputs).items()}
             if choice is None or not near_tie(numbers, decided.action[row], half, choice):
-                raise UserError(
-                    f"nothing is written: in a batch of {rows}, the exported policy's action is {difference:.1e} off the "
-                    f"package's (allowed: {TOLERANCE:.0e}): the exported form lacks something that this policy has, or the "
-                    "versions of torch and onnxruntime do not fit together. Report it with the output of edp_lightning info"
-                )
+                refuse_difference(difference, rows)
             ties += 1
     return Check(sum(sizes), largest, ties)
 

@@ -13,7 +13,9 @@ from edp_lightning.errors import UserError
 from edp_lightning.evaluation.results import versions
 from edp_lightning.export.check import Check, check, decide
 from edp_lightning.export.decision import Decision, traced
+from edp_lightning.export.episodes import check_episodes
 from edp_lightning.export.formats import ENDINGS, Format, check_packages, encode
+from edp_lightning.policies.memory import ActsFromMemory
 from edp_lightning.runs.checkpoint_io import read_checkpoint
 
 FORMAT_KEY = "edp_lightning_export"
@@ -49,9 +51,12 @@ def export(
     program = traced(decision)
     encoded = encode(format, decision, program)
     reference = load(ckpt_path, saved)
-    choice = None if decision.chooser is None else decision.chooser.choice
-    found = check(encoded.run, reference, decision.draws, choice, dynamic_batch)
-    example = decide(reference, decision.draws, 1, seed=1000)
+    if decision.memory:
+        found, example = check_episodes(encoded.run, reference, decision)
+    else:
+        choice = None if decision.chooser is None else decision.chooser.choice
+        found = check(encoded.run, reference, decision.draws, choice, dynamic_batch)
+        example = decide(reference, decision.draws, 1, seed=1000)
     outputs = encoded.run(example.inputs)
     facts = {
         **describe(saved, reference, decision, format),
@@ -79,8 +84,12 @@ def describe(saved: Mapping[str, Any], algorithm: OfflineAlgorithm, decision: De
     """Return what a program must know to use the file, and a person to know where it comes from."""
     data = saved.get("datamodule_hyper_parameters", {})
     batch: Any = "batch" if decision.dynamic else 1
-    inputs = [{"name": "observation", "kind": "observation", "shape": [batch, algorithm.observation_dim]}]
-    inputs += [{"name": draw.name, "kind": draw.kind, "shape": [batch, *draw.shape]} for draw in decision.draws]
+    inputs: list[dict[str, Any]] = [{"name": "observation", "kind": "observation", "shape": [batch, algorithm.observation_dim]}]
+    for extra in decision.extras:
+        inputs.append({"name": extra.name, "kind": extra.kind, "shape": [batch, *extra.shape]})
+        if extra.name in decision.memory:
+            inputs[-1]["initial"] = decision.memory[extra.name].tolist()
+    limit = {"longest_episode": algorithm.longest_episode} if isinstance(algorithm, ActsFromMemory) else {}
     return {
         FORMAT_KEY: FORMAT_VERSION,
         "format": format,
@@ -92,6 +101,7 @@ def describe(saved: Mapping[str, Any], algorithm: OfflineAlgorithm, decision: De
         "decision": algorithm.decision_facts(),
         "dynamic_batch": decision.dynamic,
         "inputs": inputs,
+        **limit,
         "action_low": algorithm.action_scaler.low.tolist(),
         "action_high": algorithm.action_scaler.high.tolist(),
     }

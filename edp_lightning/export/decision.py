@@ -10,7 +10,8 @@ from torch.utils._pytree import tree_leaves
 
 from edp_lightning.algorithms.offline_algorithm import OfflineAlgorithm
 from edp_lightning.errors import UserError
-from edp_lightning.export.draws import GivenDraws, RecordedDraws
+from edp_lightning.export.draws import Draw, GivenDraws, RecordedDraws
+from edp_lightning.policies.memory import ActsFromMemory, Memory
 from edp_lightning.policies.shared_observation import SharedObservation
 
 UNUSED = {"normal": 0.0, "uniform": 0.5}
@@ -18,7 +19,7 @@ UNUSED = {"normal": 0.0, "uniform": 0.5}
 
 
 class Decision(nn.Module):
-    """What ``act`` of an algorithm computes, with its random numbers as inputs.
+    """What ``act`` of an algorithm computes, with its random numbers as inputs; or one step of :class:`ActsFromMemory`.
 
     Args:
         algorithm: A trained algorithm on the CPU, for this alone: its chooser is replaced, networks that do not act emptied.
@@ -26,18 +27,22 @@ class Decision(nn.Module):
 
     Attributes:
         draws: The random numbers that it takes.
+        memory: What is remembered before an episode, (1, ...); empty where nothing is.
 
     Raises:
-        UserError: If actions depend on more than the observation and random numbers.
+        UserError: If the algorithm remembers its episodes and does not say what.
     """
 
     def __init__(self, algorithm: OfflineAlgorithm, dynamic: bool) -> None:
         super().__init__()
+        self.memory: Memory = {}
         if type(algorithm).reset is not OfflineAlgorithm.reset:
-            raise UserError(
-                f"{type(algorithm).__name__} remembers its episode, and an exported file holds one decision without a memory: "
-                "use load_policy in the program that acts"
-            )
+            if not isinstance(algorithm, ActsFromMemory):
+                raise UserError(
+                    f"{type(algorithm).__name__} remembers its episode in its own way: write initial_memory, act_from_memory "
+                    "and longest_episode (edp_lightning.policies.memory), or use load_policy in the program that acts"
+                )
+            self.memory = algorithm.initial_memory()
         self.algorithm = algorithm.eval().requires_grad_(False)
         self.dynamic = dynamic
         self.chooser: SharedObservation | None = None
@@ -52,18 +57,37 @@ class Decision(nn.Module):
             if id(tensor) not in used:  # networks that are only trained need no room in the file
                 tensor.data = tensor.new_empty(0)
 
+    @property
+    def extras(self) -> list[Draw]:
+        """The inputs beside the observation: random numbers, or the last reward and what is remembered."""
+        if not self.memory:
+            return self.draws
+        remembered = [Draw(name, "memory", tuple(value.shape[1:])) for name, value in self.memory.items()]
+        return [Draw("reward", "reward", (1,)), *remembered]
+
+    @property
+    def output_names(self) -> list[str]:
+        """Names of what :meth:`forward` returns, once it was called or traced."""
+        considered = [] if self.chooser is None or self.chooser.scores is None else ["candidates", "scores"]
+        return ["action", *considered, *(f"next_{name}" for name in self.memory)]
+
     def leave_out(self, names: Sequence[str]) -> None:
         """Take draws that change nothing out of the inputs."""
         self.draws = [draw for draw in self.draws if draw.name not in names]
 
-    def forward(self, observation: Tensor, noise: list[Tensor]) -> dict[str, Tensor]:
-        """Return the action, and the candidates with their scores where there are some, in the environment's units.
+    def forward(self, observation: Tensor, extras: list[Tensor]) -> dict[str, Tensor]:
+        """Return the action, the candidates with their scores where there are some, and what is remembered after it.
+
+        Actions are in the environment's units.
 
         Args:
             observation: Observations as the environment gives them, shape (batch, observation_dim).
-            noise: One tensor per draw, (batch, ...).
+            extras: One tensor for each of ``extras``, (batch, ...).
         """
-        given = dict(zip([draw.name for draw in self.draws], noise, strict=True))
+        given = dict(zip([extra.name for extra in self.extras], extras, strict=True))
+        if isinstance(self.algorithm, ActsFromMemory):
+            action, after = self.algorithm.act_from_memory(observation, given.pop("reward"), given)
+            return {"action": action} | {f"next_{name}": value for name, value in after.items()}
         rows = observation.shape[0]
         values = [
             given[draw.name] if draw.name in given else observation.new_full((rows, *draw.shape), UNUSED[draw.kind])
@@ -79,7 +103,7 @@ class Decision(nn.Module):
     def inputs(self, rows: int) -> tuple[Tensor, list[Tensor]]:
         """Return arguments of :meth:`forward` for some rows."""
         width = self.algorithm.observation_dim
-        return torch.zeros(rows, width), [torch.full((rows, *draw.shape), UNUSED[draw.kind]) for draw in self.draws]
+        return torch.zeros(rows, width), [torch.full((rows, *x.shape), UNUSED.get(x.kind, 0.0)) for x in self.extras]
 
 
 class _Used(TorchFunctionMode):
@@ -108,6 +132,8 @@ def traced(decision: Decision) -> torch.export.ExportedProgram:
         UserError: If the algorithm does what no graph holds.
     """
     program = _trace(decision)
+    if decision.memory:
+        return program
     needed = _needed(program.graph)
     names = program.graph_signature.user_inputs[1:]
     unused = [draw.name for draw, name in zip(decision.draws, names, strict=True) if name not in needed]
@@ -132,10 +158,11 @@ def _trace(decision: Decision) -> torch.export.ExportedProgram:
     shapes: Any = None
     if decision.dynamic:
         batch = torch.export.Dim("batch")
-        shapes = {"observation": {0: batch}, "noise": [{0: batch} for _ in decision.draws]}
+        shapes = {"observation": {0: batch}, "extras": [{0: batch} for _ in decision.extras]}
     try:
         with torch.no_grad():  # two rows stand for any number: one would be taken for a constant
-            return torch.export.export(decision, decision.inputs(2 if decision.dynamic else 1), dynamic_shapes=shapes)
+            example = decision.inputs(2 if decision.dynamic else 1)
+            return torch.export.export(decision, example, dynamic_shapes=shapes, strict=False)
     except UserError:
         raise
     except Exception as error:  # the tracer raises many types

@@ -18,11 +18,11 @@ KINDS: dict[Any, str] = {torch.randn: "normal", torch.rand: "uniform"}
 
 
 class Draw(NamedTuple):
-    """One draw of a decision.
+    """One draw of a decision, or another input that a file takes beside the observation.
 
     Attributes:
         name: Its name as an input of the exported file.
-        kind: ``normal`` or ``uniform``.
+        kind: ``normal`` or ``uniform``; or ``reward``, ``memory``.
         shape: Shape per row of a batch.
     """
 

@@ -52,11 +52,10 @@ def check_packages(format: Format) -> None:
 
 def encode(format: Format, decision: Decision, program: torch.export.ExportedProgram) -> Encoded:
     """Return a traced decision as the bytes of a file."""
-    names = ["observation", *(draw.name for draw in decision.draws)]
+    names = ["observation", *(extra.name for extra in decision.extras)]
     if format == "torch":
         return _torch(program, names)
-    outputs = ["action"] if decision.chooser is None or decision.chooser.scores is None else ["action", "candidates", "scores"]
-    return _onnx(program, names, outputs, decision.dynamic)
+    return _onnx(program, names, decision.output_names)
 
 
 def _torch(program: torch.export.ExportedProgram, names: list[str]) -> Encoded:
@@ -87,7 +86,7 @@ def _quiet() -> Iterator[None]:
             logger.setLevel(level)
 
 
-def _onnx(program: torch.export.ExportedProgram, names: list[str], outputs: list[str], dynamic: bool) -> Encoded:
+def _onnx(program: torch.export.ExportedProgram, names: list[str], outputs: list[str]) -> Encoded:
     import onnx
     import onnxruntime
 

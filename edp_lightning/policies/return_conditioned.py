@@ -6,7 +6,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from edp_lightning.errors import UserError
 from edp_lightning.networks.causal_transformer import CausalTransformer, KeptInBlock, drop, initialize
 from edp_lightning.networks.perceptron import CastLinear
 
@@ -54,6 +53,7 @@ class ReturnConditionedPolicy(nn.Module):
     ) -> None:
         super().__init__()
         self.embedding_dropout = embedding_dropout
+        self.max_episode_length = max_episode_length
         self.embed_timestep = nn.Embedding(max_episode_length, embedding_dim)
         self.embed_return = CastLinear(1, embedding_dim)
         self.embed_observation = CastLinear(observation_dim, embedding_dim)
@@ -89,107 +89,58 @@ class ReturnConditionedPolicy(nn.Module):
         return result
 
 
-class Steps(NamedTuple):
-    """The last steps of several episodes, padded behind; the first four are arguments of the policy.
+class Window(NamedTuple):
+    """What a policy knows of the episodes that it is in the middle of, one row each; steps are padded behind.
 
     Attributes:
-        observation: Normalised, shape (batch, K, observation_dim).
-        action: Shape (batch, K, action_dim); that of the present step is zero.
-        return_to_go: Shape (batch, K).
-        timestep: Shape (batch, K).
-        present: Where in K the present step is, shape (batch,).
+        observations: The last K observations, normalised, shape (batch, K, observation_dim).
+        actions: What was done then, in [-1, 1], shape (batch, K, action_dim).
+        returns_to_go: What was still to be earned then, divided by the return scale, shape (batch, K).
+        target_return: What is still to be earned after the last step, in the environment's units, shape (batch, 1).
+        steps: Steps that were seen, a whole number, shape (batch, 1).
     """
 
-    observation: Tensor
-    action: Tensor
-    return_to_go: Tensor
-    timestep: Tensor
-    present: Tensor
+    observations: Tensor
+    actions: Tensor
+    returns_to_go: Tensor
+    target_return: Tensor
+    steps: Tensor
 
 
-class EpisodeMemory:
-    """The last K steps of numbered episodes that are being played, and what each has still to earn.
+def go_on(
+    policy: ReturnConditionedPolicy, window: Window, observation: Tensor, reward: Tensor, return_scale: float
+) -> tuple[Tensor, Window]:
+    """Return the next action of each episode, in [-1, 1], shape (batch, action_dim), and what is known after it.
+
+    Written without a branch on numbers, so that it can be traced. Beyond the policy's longest episode every step counts as
+    that episode's last.
 
     Args:
-        context_length: K.
-        max_episode_length: Steps after which an episode must be over.
+        policy: The policy.
+        window: What was known before; an episode's first step finds zeros, but for ``target_return``.
+        observation: What is seen now, normalised, shape (batch, observation_dim).
+        reward: What was paid for the last action, shape (batch, 1); not looked at in a first step.
         return_scale: Divides returns.
-        observation_dim: Width of an observation.
-        action_dim: Width of an action.
-        device: Where the steps are kept.
-
-    Attributes:
-        device: The same.
     """
+    length = window.observations.shape[1]
+    full = window.steps >= length
+    at = torch.arange(length, device=observation.device)
+    present = at == window.steps.clamp(max=length - 1)  # (batch, K)
+    left = window.target_return - torch.where(window.steps > 0, reward, 0.0)
 
-    def __init__(
-        self,
-        context_length: int,
-        max_episode_length: int,
-        return_scale: float,
-        observation_dim: int,
-        action_dim: int,
-        device: torch.device,
-    ) -> None:
-        self._context_length = context_length
-        self._max_episode_length = max_episode_length
-        self._return_scale = return_scale
-        self.device = device
-        self._observation = torch.zeros(0, context_length, observation_dim, device=device)
-        self._action = torch.zeros(0, context_length, action_dim, device=device)
-        self._return_to_go = torch.zeros(0, context_length, device=device)
-        self._left: list[float] = []  # to earn, in the environment's units
-        self._count: list[int] = []  # steps so far; -1 for an episode that has not begun
+    def with_present(kept: Tensor, value: Tensor) -> Tensor:
+        kept = torch.where(full.unsqueeze(-1), kept.roll(-1, dims=1), kept)
+        return torch.where(present.unsqueeze(-1), value.unsqueeze(1), kept)
 
-    def reset(self, episode: int, target_return: float) -> None:
-        """Begin an episode that is to earn ``target_return``, in the environment's units."""
-        more = episode + 1 - len(self._count)
-        if more > 0:
-            grown = (
-                torch.cat([x, x.new_zeros(more, *x.shape[1:])]) for x in (self._observation, self._action, self._return_to_go)
-            )
-            self._observation, self._action, self._return_to_go = grown
-            self._left += [0.0] * more
-            self._count += [-1] * more
-        self._left[episode], self._count[episode] = target_return, 0
+    seen = with_present(window.observations, observation)
+    done = with_present(window.actions, torch.zeros_like(window.actions[:, 0]))
+    to_go = with_present(window.returns_to_go.unsqueeze(-1), left / return_scale).squeeze(-1)
+    begin = (window.steps - (length - 1)).clamp(min=0)
+    timestep = (begin + at).clamp(max=policy.max_episode_length - 1).long()
+    action = (policy(seen, done, to_go, timestep) * present.unsqueeze(-1)).sum(1)
+    return action, Window(seen, with_action(done, action, present), to_go, left, window.steps + 1)
 
-    def see(self, episodes: Sequence[int], observation: Tensor, rewards: Sequence[float]) -> Steps:
-        """Add the present step of each episode and return what led to it.
 
-        Args:
-            episodes: Their numbers, all different.
-            observation: What is seen now, normalised, shape (batch, observation_dim).
-            rewards: What each episode paid since its last action.
-
-        Raises:
-            UserError: If an episode goes on beyond the longest there may be.
-        """
-        for episode, reward in zip(episodes, rewards, strict=True):
-            assert self._count[episode] >= 0, "episodes are begun with reset"
-            if self._count[episode] == self._max_episode_length:
-                raise UserError(
-                    f"an episode goes on after {self._max_episode_length} steps, for which the policy has no embeddings: end "
-                    "it there (data.max_episode_steps), or train with a larger model.max_episode_length"
-                )
-            self._left[episode] -= reward if self._count[episode] else 0.0
-            self._count[episode] += 1
-        device, length = self._observation.device, self._context_length
-        rows = torch.tensor(list(episodes), device=device)
-        count = torch.tensor([self._count[episode] for episode in episodes], device=device)
-        full = rows[count > length]
-        for kept in (self._observation, self._action, self._return_to_go):
-            kept[full] = kept[full].roll(-1, dims=1)
-        present = count.clamp(max=length) - 1
-        left = torch.tensor([self._left[episode] / self._return_scale for episode in episodes], device=device)
-        self._observation[rows, present] = observation
-        self._action[rows, present] = 0.0
-        self._return_to_go[rows, present] = left
-        used = int(present.max()) + 1
-        at = torch.arange(used, device=device)
-        timestep = ((count - 1 - present).unsqueeze(1) + at).clamp(max=self._max_episode_length - 1)
-        seen, done, to_go = (x[rows, :used] for x in (self._observation, self._action, self._return_to_go))
-        return Steps(seen, done, to_go, timestep, present)
-
-    def did(self, episodes: Sequence[int], action: Tensor, present: Tensor) -> None:
-        """Add the actions (batch, action_dim) of the present steps, in [-1, 1]."""
-        self._action[torch.tensor(list(episodes), device=action.device), present] = action
+def with_action(done: Tensor, action: Tensor, present: Tensor) -> Tensor:
+    """Return the actions (batch, K, action_dim) with that of the present step, where ``present`` (batch, K) is true."""
+    return torch.where(present.unsqueeze(-1), action.unsqueeze(1), done)

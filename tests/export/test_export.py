@@ -19,6 +19,7 @@ from edp_lightning.errors import UserError
 from edp_lightning.export import command
 from edp_lightning.export.check import check, decide, near_tie
 from edp_lightning.export.decision import Decision, traced
+from edp_lightning.export.episodes import check_episodes
 from edp_lightning.policies.acting import Choice
 from edp_lightning.policies.shared_observation import q_values
 from tests.algorithms.tiny import ALGORITHMS, tiny_options
@@ -50,25 +51,23 @@ def eager(decision: Decision):
     return run
 
 
-def remembers(name: str) -> bool:
-    return "reset" in vars(ALGORITHMS[name])
-
-
 @pytest.fixture(autouse=True)
 def few_decisions(monkeypatch):
     monkeypatch.setattr("edp_lightning.export.check.DECISIONS", 16)
 
 
 @pytest.mark.parametrize("name", ALGORITHMS)
-def test_every_algorithm_is_exported_or_refused(name):
+def test_every_algorithm_is_exported(name):
     """The form that is traced, on one and on any number of rows, against ``act`` of an untouched copy with its generators."""
-    if remembers(name):
-        with pytest.raises(UserError, match="remembers its episode"):
-            Decision(module_of(name), dynamic=True)
-        return
     reference = module_of(name)
     for dynamic in (False, True):
         decision = Decision(module_of(name), dynamic)
+        assert bool(decision.memory) == reference.remembers
+        if reference.remembers:
+            found, _ = check_episodes(eager(decision), reference, decision)
+            assert found.decisions > 4 * reference.context_length
+            assert 0 <= found.largest_difference <= 1e-5
+            continue
         choice = None if decision.chooser is None else decision.chooser.choice
         found = check(eager(decision), reference, decision.draws, choice, dynamic)
         assert found.decisions == 16
@@ -166,6 +165,39 @@ def test_a_stored_input_that_gives_something_else_is_told(exported, tmp_path):
     Path(f"{path}.json").write_text(json.dumps(facts | {"edp_lightning_export": 99}))
     with pytest.raises(ValueError, match="reads up to 1"):
         Policy(path)
+
+
+@pytest.mark.parametrize("dynamic", [False, True])
+def test_the_runtime_plays_episodes_of_a_policy_that_remembers(dynamic, tmp_path):
+    """Beyond the length of its memory, with what is still to be earned falling by every reward."""
+    pytest.importorskip("onnxruntime", reason="needs the extra export")
+    from edp_lightning.export.runtime import Policy
+
+    path = saved(module_of("DecisionTransformer"), tmp_path / "dt.ckpt")
+    main(["export", f"--ckpt_path={path}", *(["--dynamic-batch"] if dynamic else [])])
+    policy, package = Policy(tmp_path / "dt.onnx"), load_policy(path)
+    assert 0 <= policy.check() < 1e-5
+    random = np.random.default_rng(0)
+    for target in (None, 7.0):
+        policy.reset(**({} if target is None else {"target_return": target}))
+        package.reset(target_return=target)
+        for step in range(9):
+            seen, paid = random.normal(size=(3, 5)).astype(np.float32), random.normal(size=3).tolist()
+            reward = paid if step else None
+            np.testing.assert_allclose(policy.act(seen, reward), package.act(seen, reward=reward), atol=5e-5)
+    with pytest.raises(ValueError, match="the last reward"):
+        policy.act(seen)
+    with pytest.raises(ValueError, match="the last reward"):
+        policy.act(seen, [0.0, np.nan, 0.0])
+    with pytest.raises(ValueError, match="another number"):
+        policy.act(seen[:2], 0.0)
+    with pytest.raises(ValueError, match=r"nothing called return; known: .*target_return"):
+        policy.reset(**{"return": 1.0})
+    policy.reset()
+    for step in range(policy.facts["longest_episode"]):
+        policy.act(seen[0], float(step))
+    with pytest.raises(ValueError, match="the most that this policy tells apart"):
+        policy.act(seen[0], 0.0)
 
 
 def test_torch_reads_its_own_format(tmp_path):
