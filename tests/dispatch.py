@@ -19,6 +19,15 @@ C10_REGISTER_GUARD_IMPL(CUDA, c10::impl::NoOpDeviceGuardImpl<c10::DeviceType::CU
 """What builds of torch for CPUs lack to slice tensors that claim to be on a GPU."""
 
 
+@contextmanager
+def default_device(name: str) -> Iterator[None]:
+    """Make a device the default one, where PyTorch tells."""
+    with torch.device(name):
+        if torch.get_default_device().type != name:
+            pytest.skip("PyTorch 2.7 does not tell which device is the default one")
+        yield
+
+
 @cache
 def _allow_fake_gpu() -> str:
     """Return why there can be no fake GPU in this process, or an empty string once there can."""

@@ -10,6 +10,11 @@ from torchmetrics import MeanMetric
 from edp_lightning.evaluation.rollout import EpisodeResult
 
 
+def _given(weight: float | Tensor | None) -> float | Tensor:
+    """Return a weight; torchmetrics before 1.7 takes no None."""
+    return 1.0 if weight is None else weight
+
+
 class EpisodeReturn(MeanMetric):
     """Mean undiscounted return over finished episodes; update with returns, shape (episodes,)."""
 
@@ -19,7 +24,7 @@ class SuccessRate(MeanMetric):
 
     def update(self, value: float | Tensor, weight: float | Tensor | None = None) -> None:
         """Add episodes: True where the task was solved."""
-        super().update(torch.as_tensor(value).float(), weight)
+        super().update(torch.as_tensor(value).float(), _given(weight))
 
 
 class NormalizedScore(MeanMetric):
@@ -43,7 +48,7 @@ class NormalizedScore(MeanMetric):
 
     def update(self, value: float | Tensor, weight: float | Tensor | None = None) -> None:
         """Add undiscounted returns, shape (episodes,)."""
-        super().update(100 * (torch.as_tensor(value) - self.minimum) / (self.maximum - self.minimum), weight)
+        super().update(100 * (torch.as_tensor(value) - self.minimum) / (self.maximum - self.minimum), _given(weight))
 
 
 def evaluation_scores(

@@ -17,6 +17,9 @@ from edp_lightning.policies.shared_observation import SharedObservation
 UNUSED = {"normal": 0.0, "uniform": 0.5}
 """Law of a draw -> what stands in the graph for one that changes nothing."""
 
+MOST_ROWS = 1 << 20
+"""Most rows of a file for any number of them; without a bound PyTorch 2.7 finds that its largest integer is excepted."""
+
 
 class Decision(nn.Module):
     """What ``act`` of an algorithm computes, with its random numbers as inputs; or one step of :class:`ActsFromMemory`.
@@ -157,7 +160,7 @@ def _needed(graph: torch.fx.Graph) -> set[str]:
 def _trace(decision: Decision) -> torch.export.ExportedProgram:
     shapes: Any = None
     if decision.dynamic:
-        batch = torch.export.Dim("batch")
+        batch = torch.export.Dim("batch", max=MOST_ROWS)
         shapes = {"observation": {0: batch}, "extras": [{0: batch} for _ in decision.extras]}
     try:
         with torch.no_grad():  # two rows stand for any number: one would be taken for a constant

@@ -15,6 +15,7 @@ def test_a_run_on_a_cpu_never_starts_a_gpu(toy_set, command, monkeypatch):
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "_lazy_init", start)
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)  # which starts nothing, but wants a driver
     folder = command("fit", "--trainer.max_steps=7")
     command("fit", "--trainer.max_steps=12", "--ckpt_path=last")
     checkpoint = read_checkpoint(folder / "checkpoints" / "last.ckpt")

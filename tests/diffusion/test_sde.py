@@ -5,6 +5,7 @@ from torch.distributions import Independent, Normal
 from benchmarks.operators import Operators
 from edp_lightning.diffusion import MeanRevertingSDE
 from edp_lightning.diffusion.process import Gaussian
+from tests.dispatch import default_device
 
 
 @pytest.fixture
@@ -84,7 +85,7 @@ def test_bridge_composes_the_remaining_steps(sde):
 
 def test_tables_are_computed_on_the_cpu_whatever_the_default_device(sde):
     """Floating-point cumsum is not deterministic on CUDA, float64 does not exist on MPS; bits must not depend on either."""
-    with torch.device("meta"), Operators() as operators:
+    with default_device("meta"), Operators() as operators:
         elsewhere = MeanRevertingSDE(5)
     assert {buffer.device.type for buffer in elsewhere.buffers()} == {"meta"}
     assert elsewhere.dt == sde.dt

@@ -1,4 +1,5 @@
 import pickle
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
@@ -121,6 +122,8 @@ def test_kitchen_counts_each_task_once():
 def test_every_family_is_of_an_existing_environment():
     for entry_point in FAMILIES:
         module, _, name = entry_point.partition(":")
+        if module.startswith("ogbench.") and find_spec("ogbench") is None:  # an extra
+            continue
         assert hasattr(__import__(module, fromlist=[name]), name)
 
 

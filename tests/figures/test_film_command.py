@@ -38,7 +38,8 @@ def test_a_checkpoint_of_the_two_step_task_is_filmed(toy_set, tmp_path, capsys):
 
     with Image.open(tmp_path / "films" / "toy.gif") as film:
         assert film.n_frames >= 6
-        assert film.size == (500, 460)
+        assert film.width == 500
+        assert abs(film.height - 460) <= 1
     for options, message in (
         (["--style=camera"], "draws no pictures"),
         (["--output=film.avi"], "ends in .gif or .mp4"),
@@ -70,7 +71,8 @@ def test_a_plan_shows_way_fan_and_choice():
     considered = Considered(np.array([1.0, 0.0]), np.array([[1.0, 0.0], [0.0, -1.0]]), np.array([2.0, 1.0]))
     places = [np.array([-2.0, 0.0]), np.array([-1.0, 0.0])]
     frame = drawing.frame(places, considered, "now")
-    assert (frame.shape, frame.dtype) == ((460, 500, 3), np.uint8)
+    assert (frame.shape[1:], frame.dtype) == ((500, 3), np.uint8)
+    assert abs(len(frame) - 460) <= 1  # as matplotlib rounds
     (fan,) = drawing.ax.collections
     np.testing.assert_allclose([line[1] for line in fan.get_segments()], [[1.4, 0.0], [-1.0, -2.4]])
     _, way, here, chosen = drawing.ax.lines

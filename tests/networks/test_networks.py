@@ -6,7 +6,7 @@ from benchmarks.operators import Operators
 from edp_lightning.networks.ensemble import QEnsemble
 from edp_lightning.networks.mish import mish, mish_with_derivative
 from edp_lightning.networks.noise_network import NoiseNetwork, TimeEmbedding
-from tests.dispatch import fake_gpu
+from tests.dispatch import default_device, fake_gpu
 
 
 @pytest.fixture
@@ -93,7 +93,7 @@ def test_one_exponential_mish_is_mish():
 
 
 def test_the_frequencies_of_times_are_computed_on_the_cpu():
-    with torch.device("meta"), Operators() as operators:
+    with default_device("meta"), Operators() as operators:
         embedding = TimeEmbedding()
     assert embedding.frequencies.device.type == "meta"
     assert "exp" not in {name for name, _ in operators.on("meta")}

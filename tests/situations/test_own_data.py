@@ -1,12 +1,14 @@
 """Datasets as people record them: images, dictionaries, clocks, counters, boxes without bounds, files in use."""
 
 import fcntl
+import inspect
 import pwd
 
 import gymnasium as gym
 import h5py
 import numpy as np
 import pytest
+from minari import create_dataset_from_buffers
 
 from edp_lightning.cli import main
 from edp_lightning.data.datamodule import OfflineDataModule
@@ -27,6 +29,13 @@ def images(rows):
     return np.zeros((rows, 32, 32, 3), np.uint8)  # their JPEG files have equal length
 
 
+STORES_BYTES = pytest.mark.skipif(
+    "jpeg_encoding" not in inspect.signature(create_dataset_from_buffers).parameters,
+    reason="Minari before 0.5.4 stores every box of bytes with three axes as JPEG files",
+)
+
+
+@STORES_BYTES
 @pytest.mark.parametrize("jpeg_encoding", [True, False])
 def test_declared_images_are_never_read_as_numbers(jpeg_encoding):
     make_set("tests/image-v0", [episode(images(4), 3)], IMAGE, jpeg_encoding=jpeg_encoding)
@@ -45,6 +54,7 @@ def test_an_image_among_other_things_can_be_left_out():
         read(OfflineDataModule("tests/both-v0", view="stat"))
 
 
+@STORES_BYTES
 def test_small_boxes_of_bytes_are_numbers():
     grid = np.arange(2 * 147, dtype=np.uint8).reshape(2, 7, 7, 3)
     make_set("tests/grid-v0", [episode(grid, 1)], gym.spaces.Box(0, 255, (7, 7, 3), np.uint8))
