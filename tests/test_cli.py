@@ -154,6 +154,13 @@ def test_command_line_beats_the_checkpoint(toy_set, command, capsys):
     assert state["optimizer_states"][0]["param_groups"][0]["lr"] == 0.5
 
 
+def test_a_checkpoint_with_matched_variances_is_refused_by_a_run_without(toy_set, command, capsys):
+    last = command("fit", "--trainer.max_steps=5", "--model.reverse_variance=matched") / "checkpoints" / "last.ckpt"
+    with pytest.raises(SystemExit):
+        main(["test", f"--ckpt_path={last}", "--model.reverse_variance=posterior"])
+    assert "has reverse_variance matched but this run has posterior" in capsys.readouterr().err
+
+
 def test_interpolation_is_resolved_after_all_overrides(toy_set, command, tmp_path):
     base = tmp_path / "base.yaml"
     base.write_text("model:\n  actor_lr: 0.001\n  critic_lr: ${model.actor_lr}\n")

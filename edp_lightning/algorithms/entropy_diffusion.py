@@ -77,7 +77,7 @@ class EntropyDiffusionPolicy(CandidateChoice):
         seed: Seed of all noise in training and of candidate choice in prediction.
     """
 
-    sizes = (*OfflineAlgorithm.sizes, "num_critics", "critic_norm")
+    sizes = (*OfflineAlgorithm.sizes, "num_critics", "critic_norm", "reverse_variance")
     at_least = OfflineAlgorithm.at_least | {"execution_noise": 0}
 
     def __init__(

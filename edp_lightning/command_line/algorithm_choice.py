@@ -7,6 +7,9 @@ from typing import Any
 
 import yaml
 
+from edp_lightning.command_line.commands import COMMANDS
+from edp_lightning.errors import UserError
+
 OWN_SECTION = "model"
 
 
@@ -36,6 +39,7 @@ def choose_algorithm(arguments: list[str], default: str) -> Choice:
         arguments: Words of the command line.
         default: Algorithm of configs that name none.
     """
+    check_sections(arguments)
     parts: list[_Part] = []
     named: str | None = None
     for words in _grouped(arguments):
@@ -62,6 +66,22 @@ def choose_algorithm(arguments: list[str], default: str) -> Choice:
                 option, value = "--config", _dump(_flattened(part.config))
         rest += [word for word in (option, value) if word is not None]
     return Choice(named, rest, left_out)
+
+
+def check_sections(arguments: list[str]) -> None:
+    """Refuse configs before a command whose section for it holds no options: the parser takes them for a mapping.
+
+    Args:
+        arguments: Words of the command line.
+
+    Raises:
+        UserError: With the file and what it holds.
+    """
+    for option, value in _grouped(arguments):
+        config = _read(value) if option in ("--config", "-c") and value is not None else None
+        for name, section in (config or {}).items():
+            if name in COMMANDS and not isinstance(section, dict):
+                raise UserError(f"{value}: the section {name} must hold options of this command; got {section!r}")
 
 
 class _Part:

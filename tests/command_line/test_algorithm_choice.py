@@ -4,6 +4,7 @@ import pytest
 import yaml
 
 from edp_lightning.command_line.algorithm_choice import choose_algorithm
+from edp_lightning.errors import UserError
 
 
 @pytest.fixture
@@ -74,3 +75,11 @@ def test_what_is_no_config_is_left_to_the_parser(tmp_path, text):
     path.write_text(text)
     words = ["fit", "--config", str(path), "--config", "/no/such/file.yaml"]
     assert choose_algorithm(words, "A").arguments == words
+
+
+@pytest.mark.parametrize("content", ["3", "[1, 2]", "text"])
+def test_a_section_for_a_command_that_holds_no_options_is_refused(tmp_path, content):
+    path = tmp_path / "x.yaml"
+    path.write_text(f"fit: {content}\n")
+    with pytest.raises(UserError, match=r"x\.yaml: the section fit must hold options"):
+        choose_algorithm(["--config", str(path), "fit"], "A")
