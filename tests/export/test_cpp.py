@@ -47,8 +47,8 @@ def test_the_example_decides_as_the_package(tmp_path):
     observation = np.linspace(-1, 1, 5).astype(np.float32)
     environment = os.environ | {"LD_LIBRARY_PATH": str(tmp_path)}
 
-    def decide(*numbers: float) -> "subprocess.CompletedProcess[str]":
-        words = [str(tmp_path / "decide"), str(path), *map(str, numbers)]
+    def decide(*numbers: float, policy: Path = path) -> "subprocess.CompletedProcess[str]":
+        words = [str(tmp_path / "decide"), str(policy), *map(str, numbers)]
         return subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
 
     from edp_lightning.export.runtime import Policy
@@ -59,3 +59,7 @@ def test_the_example_decides_as_the_package(tmp_path):
     wrong = decide(1.0)
     assert wrong.returncode == 2
     assert "takes 5 numbers; got 1" in wrong.stderr
+    remembering = command.export(str(saved(module_of("DecisionTransformer"), tmp_path / "dt.ckpt")), "onnx")
+    refused = decide(*observation, policy=remembering)
+    assert refused.returncode == 2
+    assert "this policy has a memory (reward)" in refused.stderr
