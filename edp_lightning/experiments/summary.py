@@ -56,7 +56,7 @@ class Summary:
         rows: One per cell of the grid.
         over_tasks: Tasks on which every system has enough seeds to be compared; the others count in no number over tasks.
         interquartile: System -> interquartile mean over these tasks, best first.
-        improvement: (system, other system) -> probability that a run of the first scores higher.
+        improvement: (system, other system) -> probability that a run of the first scores higher; empty with one seed each.
         notes: What must be known to read the numbers.
     """
 
@@ -84,7 +84,7 @@ def summarize(grid: Grid, against: Published | None = None) -> Summary:
         interquartile = dict(sorted(found.items(), key=lambda item: -item[1].value))
         for ours in interquartile:
             for theirs in interquartile:
-                if ours != theirs:
+                if ours != theirs and len(scores[ours][0]) > 1:  # one seed against another says nothing about the next
                     improvement[ours, theirs] = probability_of_improvement(scores[ours], scores[theirs])
     return Summary(rows, tasks, interquartile, improvement, _notes(grid, rows, tasks))
 

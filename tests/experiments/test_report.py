@@ -14,6 +14,7 @@ from edp_lightning.experiments.published import published
 from edp_lightning.experiments.results import read_grid
 from edp_lightning.experiments.statistics import mean, performance_profile, probability_of_improvement
 from edp_lightning.experiments.summary import summarize
+from edp_lightning.experiments.tables import markdown
 
 pytest.importorskip("scipy")
 pytest.importorskip("matplotlib")
@@ -92,6 +93,14 @@ def test_the_interval_over_tasks_draws_seeds_within_tasks(runs):
     drawn = np.concatenate([x[rng.integers(0, 3, (20_000, 3))] for x in (a, b)], axis=1)
     expected = np.percentile(np.sort(drawn, axis=1)[:, 1:-1].mean(axis=1), [2.5, 97.5])
     np.testing.assert_allclose([found.low, found.high], expected, atol=1.0)
+
+
+def test_one_seed_against_another_claims_no_probability(tmp_path):
+    for algorithm, score in (("IQL", 0.5), ("MSG", 0.6)):
+        write(tmp_path, MAZE, algorithm, 0, score)
+    grid = read_grid([tmp_path])
+    assert summarize(grid).improvement == {}
+    assert "Probability that" not in markdown(grid, summarize(grid))
 
 
 def test_one_seed_has_no_interval_and_ties_count_half():
