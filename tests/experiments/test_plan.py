@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from edp_lightning.algorithms.registry import algorithm_class
 from edp_lightning.cli import main
 from edp_lightning.errors import UserError
 from edp_lightning.experiments.datasets import missing_sets
@@ -131,3 +132,28 @@ def test_sweep_files_of_the_package_can_be_read(file, monkeypatch):
     monkeypatch.chdir(ROOT)
     plan = read_plan(file)
     assert all(stated(trial.options, "data.dataset") for trial in plan.trials)
+
+
+def printed(capsys: pytest.CaptureFixture[str], words: list[str]) -> dict[str, object]:
+    with pytest.raises(SystemExit):
+        main([*words, "--print_config"])
+    parsed: dict[str, object] = yaml.safe_load(capsys.readouterr().out)
+    return parsed
+
+
+SHIPPED = {
+    (file.stem, trial.algorithm): trial
+    for file in sorted((ROOT / "configs" / "sweeps").glob("*.yaml"))
+    for trial in reversed(read_plan(file).trials)
+}
+"""The first trial of every system of the shipped files."""
+
+
+@pytest.mark.parametrize("system", SHIPPED, ids=" ".join)
+def test_every_system_of_the_shipped_sweeps_can_be_built(system, capsys, monkeypatch):
+    """A file that parses may still hold options that its algorithm refuses."""
+    monkeypatch.chdir(ROOT)
+    model = printed(capsys, ["fit", *SHIPPED[system].arguments])["model"]
+    assert isinstance(model, dict)
+    options = model.get("init_args", {name: value for name, value in model.items() if name != "class_path"})
+    algorithm_class(model.get("class_path", "EntropyDiffusionPolicy"))(**options)
