@@ -119,7 +119,7 @@ class CQL(OfflineAlgorithm):
         """Choose whether the functions of a gradient step are compiled for this module's device."""
         prepare = self.preparation(compiled)
         self._target_values = prepare(_target_values)
-        self._actor_losses = prepare(partial(_actor_losses, target_entropy=self.target_entropy))
+        self._actor_loss = prepare(_actor_loss)
         self._critic_terms = prepare(partial(_critic_terms, lowest=self.hparams["conservative_min"]))
 
     @property
@@ -152,12 +152,12 @@ class CQL(OfflineAlgorithm):
         next_q = self._target_values(self.actor, self.target_critic, following, noise.backup)
         target = td_target(batch.reward, batch.terminated, batch.steps, next_q, h.discount)
         temperature = self.log_temperature()
-        temperature_loss, actor_loss, log_prob = self._actor_losses(
-            self.actor, self.critic, temperature, observation, noise.action
-        )
+        actor_loss, log_prob = self._actor_loss(self.actor, self.critic, temperature, observation, noise.action)
         errors, excess, q = self._critic_terms(
             self.actor, self.critic, observation, following, batch.action, target, noise.uniform, noise.current, noise.following
         )
+        # not in the compiled function, whose graph has one backward pass
+        temperature_loss = -(temperature * (log_prob + self.target_entropy).detach()).mean()
         losses = {"log_temperature": temperature_loss, "actor": actor_loss}
         weight: float | Tensor = h.conservative_weight
         if h.lagrange_gap is not None:
@@ -213,19 +213,13 @@ def _target_values(actor: TanhGaussianPolicy, target: StackedCritics, following:
     return _values_of_several(target, following, actions).amin(0).amax(-1)
 
 
-def _actor_losses(
-    actor: TanhGaussianPolicy,
-    critic: StackedCritics,
-    log_temperature: Tensor,
-    observation: Tensor,
-    noise: Tensor,
-    target_entropy: float,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the losses of temperature and actor, and log pi(a|s), shape (batch,)."""
+def _actor_loss(
+    actor: TanhGaussianPolicy, critic: StackedCritics, log_temperature: Tensor, observation: Tensor, noise: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return the actor's loss, and log pi(a|s), shape (batch,)."""
     action, log_prob = actor.sample(observation, noise)
-    temperature_loss = -(log_temperature * (log_prob + target_entropy).detach()).mean()
     value = frozen(critic, observation, action).amin(0)
-    return temperature_loss, (log_temperature.detach().exp() * log_prob - value).mean(), log_prob
+    return (log_temperature.detach().exp() * log_prob - value).mean(), log_prob
 
 
 def _critic_terms(
