@@ -38,8 +38,10 @@ def choose_algorithm(arguments: list[str], default: str) -> Choice:
     Args:
         arguments: Words of the command line.
         default: Algorithm of configs that name none.
+
+    Raises:
+        UserError: If a config's section for a command holds no options.
     """
-    check_sections(arguments)
     parts: list[_Part] = []
     named: str | None = None
     for words in _grouped(arguments):
@@ -51,6 +53,7 @@ def choose_algorithm(arguments: list[str], default: str) -> Choice:
             named, part.words = value, (None, None)
         elif option in ("--config", "-c") and value is not None:
             part.config = _read(value)
+            _check_sections(value, part.config)
             named = _name_in(part.config) or named
         part.algorithm = named
         parts.append(part)
@@ -68,20 +71,11 @@ def choose_algorithm(arguments: list[str], default: str) -> Choice:
     return Choice(named, rest, left_out)
 
 
-def check_sections(arguments: list[str]) -> None:
-    """Refuse configs before a command whose section for it holds no options: the parser takes them for a mapping.
-
-    Args:
-        arguments: Words of the command line.
-
-    Raises:
-        UserError: With the file and what it holds.
-    """
-    for option, value in _grouped(arguments):
-        config = _read(value) if option in ("--config", "-c") and value is not None else None
-        for name, section in (config or {}).items():
-            if name in COMMANDS and not isinstance(section, dict):
-                raise UserError(f"{value}: the section {name} must hold options of this command; got {section!r}")
+def _check_sections(file: str, config: Mapping[str, Any] | None) -> None:
+    """Refuse a section for a command that holds no options: the parser takes it for a mapping."""
+    for name, section in (config or {}).items():
+        if name in COMMANDS and not isinstance(section, dict):
+            raise UserError(f"{file}: the section {name} must hold options of this command; got {section!r}")
 
 
 class _Part:

@@ -95,6 +95,17 @@ CHECKED_JOINTS: BrokenVersions = {
     "broken_with": {"gymnasium-robotics": "<=1.4.2", "mujoco": ">=3.12"},
     "remedy": "pip install 'mujoco<3.12'",
 }
+FETCH_AND_HAND = (
+    "fetch.reach:MujocoFetchReach", "fetch.push:MujocoFetchPush", "fetch.slide:MujocoFetchSlide",
+    "fetch.pick_and_place:MujocoFetchPickAndPlace", "shadow_dexterous_hand.reach:MujocoHandReach",
+    "shadow_dexterous_hand.manipulate_block:MujocoHandBlock", "shadow_dexterous_hand.manipulate_egg:MujocoHandEgg",
+    "shadow_dexterous_hand.manipulate_pen:MujocoHandPen",
+    "shadow_dexterous_hand.manipulate_block_touch_sensors:MujocoHandBlockTouchSensors",
+    "shadow_dexterous_hand.manipulate_egg_touch_sensors:MujocoHandEggTouchSensors",
+    "shadow_dexterous_hand.manipulate_pen_touch_sensors:MujocoHandPenTouchSensors",
+)  # fmt: skip
+"""Where their classes are, without the last syllable."""
+
 OGBENCH = Family(success=True, draws_globally=True)
 FAMILIES: dict[str, Family] = {
     "gymnasium_robotics.envs.maze.ant_maze_v4:AntMazeEnv": ANTMAZE,
@@ -106,21 +117,7 @@ FAMILIES: dict[str, Family] = {
         kwargs={"remove_task_when_completed": True, "terminate_on_tasks_completed": True},
         max_episode_steps=280, reference=scores.KITCHEN, **CHECKED_JOINTS,
     ),
-    **dict.fromkeys(
-        [
-            *(f"gymnasium_robotics.envs.fetch.{place}Env" for place in (
-                "reach:MujocoFetchReach", "push:MujocoFetchPush", "slide:MujocoFetchSlide",
-                "pick_and_place:MujocoFetchPickAndPlace",
-            )),
-            *(f"gymnasium_robotics.envs.shadow_dexterous_hand.{place}Env" for place in (
-                "reach:MujocoHandReach", "manipulate_block:MujocoHandBlock", "manipulate_egg:MujocoHandEgg",
-                "manipulate_pen:MujocoHandPen", "manipulate_block_touch_sensors:MujocoHandBlockTouchSensors",
-                "manipulate_egg_touch_sensors:MujocoHandEggTouchSensors",
-                "manipulate_pen_touch_sensors:MujocoHandPenTouchSensors",
-            )),
-        ],
-        Family(**CHECKED_JOINTS),
-    ),
+    **{f"gymnasium_robotics.envs.{place}Env": Family(**CHECKED_JOINTS) for place in FETCH_AND_HAND},
     # Minari's metadata say 200 steps, the reference scores are for 100 (Farama-Foundation/Minari#303)
     "gymnasium_robotics.envs.adroit_hand.adroit_pen:AdroitHandPenEnv": Family(max_episode_steps=100, reference=scores.PEN),
     "gymnasium_robotics.envs.adroit_hand.adroit_door:AdroitHandDoorEnv": Family(reference=scores.DOOR),

@@ -88,7 +88,8 @@ class Decision(nn.Module):
             extras: One tensor for each of ``extras``, (batch, ...).
         """
         given = dict(zip([extra.name for extra in self.extras], extras, strict=True))
-        if isinstance(self.algorithm, ActsFromMemory):
+        if self.memory:
+            assert isinstance(self.algorithm, ActsFromMemory)
             action, after = self.algorithm.act_from_memory(observation, given.pop("reward"), given)
             return {"action": action} | {f"next_{name}": value for name, value in after.items()}
         rows = observation.shape[0]

@@ -6,6 +6,7 @@ import torch
 from edp_lightning.algorithms.offline_algorithm import OfflineAlgorithm
 from edp_lightning.export.check import Check, Decided, Floats, Run, difference_of, random_observations, refuse_difference
 from edp_lightning.export.decision import Decision
+from edp_lightning.policies.memory import ActsFromMemory
 from edp_lightning.runs.rng import stream_seed
 
 EPISODES = 4
@@ -29,9 +30,9 @@ def check_episodes(run: Run, algorithm: OfflineAlgorithm, decision: Decision) ->
     Raises:
         UserError: If they differ by more than the tolerance.
     """
+    assert isinstance(algorithm, ActsFromMemory)
     rows = EPISODES if decision.dynamic else 1
-    longest = max(value.shape[1] for value in decision.memory.values()) + BEYOND
-    steps = min(longest, getattr(algorithm, "longest_episode", longest))
+    steps = min(algorithm.longest_episode, max(value.shape[1] for value in decision.memory.values()) + BEYOND)
     largest = 0.0
     for start in range(0, EPISODES, rows):
         names = range(start, start + rows)

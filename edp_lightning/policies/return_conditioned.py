@@ -128,19 +128,16 @@ def go_on(
     present = at == window.steps.clamp(max=length - 1)  # (batch, K)
     left = window.target_return - torch.where(window.steps > 0, reward, 0.0)
 
+    def moved_on(kept: Tensor) -> Tensor:
+        return torch.where(full.unsqueeze(-1), kept.roll(-1, dims=1), kept)
+
     def with_present(kept: Tensor, value: Tensor) -> Tensor:
-        kept = torch.where(full.unsqueeze(-1), kept.roll(-1, dims=1), kept)
         return torch.where(present.unsqueeze(-1), value.unsqueeze(1), kept)
 
-    seen = with_present(window.observations, observation)
-    done = with_present(window.actions, torch.zeros_like(window.actions[:, 0]))
-    to_go = with_present(window.returns_to_go.unsqueeze(-1), left / return_scale).squeeze(-1)
+    seen = with_present(moved_on(window.observations), observation)
+    done = with_present(moved_on(window.actions), torch.zeros_like(window.actions[:, 0]))
+    to_go = with_present(moved_on(window.returns_to_go.unsqueeze(-1)), left / return_scale).squeeze(-1)
     begin = (window.steps - (length - 1)).clamp(min=0)
     timestep = (begin + at).clamp(max=policy.max_episode_length - 1).long()
     action = (policy(seen, done, to_go, timestep) * present.unsqueeze(-1)).sum(1)
-    return action, Window(seen, with_action(done, action, present), to_go, left, window.steps + 1)
-
-
-def with_action(done: Tensor, action: Tensor, present: Tensor) -> Tensor:
-    """Return the actions (batch, K, action_dim) with that of the present step, where ``present`` (batch, K) is true."""
-    return torch.where(present.unsqueeze(-1), action.unsqueeze(1), done)
+    return action, Window(seen, with_present(done, action), to_go, left, window.steps + 1)
