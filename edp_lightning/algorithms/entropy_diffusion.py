@@ -11,7 +11,16 @@ from torch import Tensor
 from edp_lightning.acceleration.precision import HiddenPrecision
 from edp_lightning.algorithms.candidates import CandidateChoice
 from edp_lightning.algorithms.inspection import Critics, Follower, StepReport, TunableEntropy
-from edp_lightning.algorithms.losses import ActorTerms, BackupChoice, QTimeWeight, actor_loss, actor_metrics, critic_metrics
+from edp_lightning.algorithms.losses import (
+    ActorTerms,
+    BackupChoice,
+    CriticTerms,
+    QTimeWeight,
+    actor_loss,
+    actor_metrics,
+    advantage_weights,
+    critic_metrics,
+)
 from edp_lightning.algorithms.noise import NoiseSource, StepNoise
 from edp_lightning.algorithms.objectives import Networks, ObjectiveOptions, Objectives
 from edp_lightning.algorithms.offline_algorithm import OfflineAlgorithm
@@ -42,6 +51,9 @@ class EntropyDiffusionPolicy(CandidateChoice):
         num_diffusion_steps: Number of diffusion steps T.
         schedule: Shape of the diffusion's speed over its steps.
         bc_loss: Behaviour loss: ``noise_matching`` or the paper's ``likelihood`` (see ``DiffusionPolicy.behavior_loss``).
+        bc_inverse_temperature: Weighs the rows of the behaviour loss by ``exp(bc_inverse_temperature A / mean|A|)`` (see
+            ``losses.advantage_weights``), where the advantage A of a dataset row is the critics' mean TD error: what its
+            ``data.n_step`` steps gained over what they expected. 0 clones all rows alike, as the paper.
         clip_start: Clip one-step predictions to the action box.
         reverse_variance: Variance of the sampling chain's steps: ``posterior`` (the paper), or ``matched`` to what one-step
             predictions leave open, without which few steps return far less spread than the data have (see ``DiffusionPolicy``).
@@ -78,7 +90,7 @@ class EntropyDiffusionPolicy(CandidateChoice):
     """
 
     sizes = (*OfflineAlgorithm.sizes, "num_critics", "critic_norm", "reverse_variance")
-    at_least = OfflineAlgorithm.at_least | {"execution_noise": 0}
+    at_least = OfflineAlgorithm.at_least | {"execution_noise": 0, "bc_inverse_temperature": 0}
 
     def __init__(
         self,
@@ -90,6 +102,7 @@ class EntropyDiffusionPolicy(CandidateChoice):
         num_diffusion_steps: int = 5,
         schedule: ScheduleName = "cosine",
         bc_loss: BehaviorLoss = "noise_matching",
+        bc_inverse_temperature: float = 0.0,
         clip_start: bool = True,
         reverse_variance: ReverseVariance = "posterior",
         discount: float = 0.99,
@@ -119,6 +132,7 @@ class EntropyDiffusionPolicy(CandidateChoice):
         check_aggregation(q_aggregation, num_critics)
         check_entropy(entropy, entropy_coef, entropy_states, num_diffusion_steps, reverse_variance)
         self.eta = eta
+        self.bc_inverse_temperature = bc_inverse_temperature
         self.entropy = entropy
         self.q_aggregation: QAggregation = q_aggregation
         self.lcb_coef = lcb_coef
@@ -202,11 +216,20 @@ class EntropyDiffusionPolicy(CandidateChoice):
         """Take one gradient step with given noise."""
         critic = self.objectives.critic_terms(batch, noise)
         self.update("critic", critic.loss, critic.gradients)
-        terms = self.objectives.actor_terms(batch, noise)
+        terms = self.objectives.actor_terms(batch, noise, self.behavior_weights(critic))
         self.update("actor", self.actor_loss(terms))
         if self.actor.prediction_error is not None and terms.squared_errors is not None:
             self.actor.prediction_error.update(self.mean_over_ranks(terms.squared_errors))
         return StepReport(lambda: critic_metrics(critic) | actor_metrics(terms, self.eta), critic.q, terms.entropy)
+
+    def behavior_weights(self, critic: CriticTerms) -> Tensor | None:
+        """Return the weight of this rank's rows in the behaviour loss, mean 1 over the global batch; None for equal ones."""
+        if self.bc_inverse_temperature == 0:
+            return None
+        advantage = (critic.target - critic.q).detach().mean(dim=0)
+        scale = self.mean_over_ranks(advantage.abs().mean())
+        weights = advantage_weights(advantage, scale, self.bc_inverse_temperature)
+        return weights / self.mean_over_ranks(weights.mean())
 
     def choose(self, observation: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
         """Return the action that the target critics choose."""
@@ -235,7 +258,7 @@ class EntropyDiffusionPolicy(CandidateChoice):
     @property
     def uses_values(self) -> bool:
         """Nobody looks at values in plain behaviour cloning."""
-        return self.eta != 0 or self.num_candidates > 1
+        return self.eta != 0 or self.num_candidates > 1 or self.bc_inverse_temperature != 0
 
     @property
     def tunable_entropy(self) -> TunableEntropy | None:

@@ -8,6 +8,9 @@ from torch import Tensor
 from edp_lightning.diffusion.process import DiffusionProcess
 from edp_lightning.networks.ensemble import QAggregation, aggregate_q
 
+MAX_ADVANTAGE_WEIGHT = 20.0
+"""Bound on a row's weight before the mean is taken out, as in arXiv 1910.00177: one misjudged row is not the whole batch."""
+
 BackupChoice = Literal["critic", "ensemble"]
 QTimeWeight = Literal["uniform", "signal"]
 
@@ -114,6 +117,20 @@ def q_time_weights(process: DiffusionProcess, t: Tensor, weight: QTimeWeight) ->
     if weight == "uniform":
         return None
     return process.signal_to_noise(t) / process.signal_to_noise(torch.ones_like(t[:1]))
+
+
+def advantage_weights(advantage: Tensor, scale: Tensor, inverse_temperature: float) -> Tensor:
+    """Return ``exp(inverse_temperature A / scale)``, at most ``MAX_ADVANTAGE_WEIGHT``, shape (batch,), not yet of mean 1.
+
+    As in advantage-weighted regression (arXiv 1910.00177), with the advantage in units of its mean magnitude: rewards may have
+    any unit. For normally distributed advantages, 1 shifts their mean by 1.15 standard deviations.
+
+    Args:
+        advantage: Advantages of the dataset's actions, shape (batch,).
+        scale: Their mean magnitude over the global batch, scalar.
+        inverse_temperature: At least 0.
+    """
+    return (inverse_temperature * advantage / scale.clamp(min=1e-8)).exp().clamp(max=MAX_ADVANTAGE_WEIGHT)
 
 
 def normalized(term: Tensor, scale: Tensor) -> Tensor:

@@ -124,12 +124,17 @@ class Objectives:
         inputs = torch.cat([n.normalizer(batch.observation), batch.action], dim=-1)
         return inputs, torch.cat([next_observation, next_action], dim=-1)
 
-    def actor_terms(self, batch: Batch, noise: StepNoise) -> ActorTerms:
+    def actor_terms(self, batch: Batch, noise: StepNoise, weights: Tensor | None = None) -> ActorTerms:
         """Return behaviour loss, value and entropy of the one-step prediction; one network pass serves all three.
 
         The terms carry gradients for the actor alone.
+
+        Args:
+            batch: The rows.
+            noise: Their noise.
+            weights: What rows count for in the behaviour loss, mean 1 over the global batch, shape (batch,); None if the same.
         """
-        bc_loss, clean, observation = self._predict_clean(batch, noise)
+        bc_loss, clean, observation = self._predict_clean(batch, noise, weights)
         q = derivative = None
         if self.options.eta != 0:
             action = clean.detach().clamp(-1.0, 1.0)
@@ -142,16 +147,17 @@ class Objectives:
             coef = self.entropy_coef(observation[: noise.entropy.shape[1]])
         policy, errors = self.networks.actor, None
         if policy.prediction_error is not None:
-            errors = squared_error_sums(policy.clip(clean.detach()), batch.action, noise.time, policy.sde.num_steps)
+            errors = squared_error_sums(policy.clip(clean.detach()), batch.action, noise.time, policy.sde.num_steps, weights)
         return ActorTerms(bc_loss, *judged, coef, errors)
 
-    def predict_clean(self, batch: Batch, noise: StepNoise) -> tuple[Tensor, Tensor, Tensor]:
+    def predict_clean(self, batch: Batch, noise: StepNoise, weights: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """Return the behaviour loss (scalar), the one-step prediction a0hat and the normalised observation."""
         policy = self.networks.actor
         observation = self.networks.normalizer(batch.observation)
         noisy = policy.sde.diffuse(batch.action, noise.time, noise.action)
         predicted = policy.network(noisy, noise.time, observation)
-        bc_loss = policy.behavior_loss(batch.action, noisy, noise.time, noise.action, predicted, self.options.bc_loss)
+        kind = self.options.bc_loss
+        bc_loss = policy.behavior_loss(batch.action, noisy, noise.time, noise.action, predicted, kind, weights)
         return bc_loss, policy.sde.predict_clean(noisy, noise.time, predicted), observation
 
     def judge_clean(

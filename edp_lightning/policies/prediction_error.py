@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 
-def squared_error_sums(clean: Tensor, action: Tensor, t: Tensor, num_steps: int) -> Tensor:
+def squared_error_sums(clean: Tensor, action: Tensor, t: Tensor, num_steps: int, weights: Tensor | None = None) -> Tensor:
     """Return, for each diffusion time 0..T, sums of (a0hat - a0)^2 per action dimension and, last, the number of rows.
 
     All are divided by the batch: their mean over ranks is what one process with all rows computes.
@@ -14,11 +14,14 @@ def squared_error_sums(clean: Tensor, action: Tensor, t: Tensor, num_steps: int)
         action: Actions a0, shape (batch, action_dim).
         t: Diffusion times, long, shape (batch,).
         num_steps: T.
+        weights: What each row counts for, shape (batch,); None for equal ones.
 
     Returns:
         Shape (num_steps + 1, action_dim + 1).
     """
     rows = torch.cat([(clean - action).square(), torch.ones_like(clean[:, :1])], dim=1)
+    if weights is not None:
+        rows = weights[:, None] * rows
     return rows.new_zeros(num_steps + 1, rows.shape[1]).index_add(0, t, rows / len(rows))
 
 

@@ -7,7 +7,7 @@ from benchmarks.operators import Operators
 from edp_lightning.acceleration import critic_passes
 from edp_lightning.acceleration.native.perceptrons import instruction_sets
 from edp_lightning.algorithms.entropy_diffusion import EntropyDiffusionPolicy
-from edp_lightning.algorithms.losses import max_over_actions, normalized, td_target
+from edp_lightning.algorithms.losses import advantage_weights, max_over_actions, normalized, td_target
 from edp_lightning.algorithms.noise import NoiseSource
 from edp_lightning.algorithms.optimization import apply_gradients, loss_gradients
 from edp_lightning.callbacks import NumericsGuard, TargetNetworkUpdate
@@ -189,6 +189,37 @@ def test_target_by_an_independent_calculation(reverse_variance):
             expected = data.reward[row] + 0.9 * values[critic].max()
             torch.testing.assert_close(target[critic, row], expected)
     torch.testing.assert_close(q, module.critic(data.observation, data.action))
+
+
+def test_rows_that_gained_more_than_expected_are_cloned_more():
+    """The behaviour loss of a step by hand: each row's squared error of noise, weighted by its TD error over all critics."""
+    module = build(eta=0.0, bc_inverse_temperature=2.0)
+    data, draws = batch(), noise(module)
+    critic = module.objectives.critic_terms(data, draws)
+    loss = module.objectives.actor_terms(data, draws, module.behavior_weights(critic)).bc_loss
+    noisy = module.actor.sde.diffuse(data.action, draws.time, draws.action)
+    errors = (module.actor.network(noisy, draws.time, data.observation) - draws.action).square().mean(dim=1)
+    following = module.ema_actor.sample(data.next_observation, draws.next_action)
+    gained = data.reward + module.hparams["discount"] * module.target_critic(data.next_observation, following)
+    advantage = (gained - module.critic(data.observation, data.action)).mean(dim=0)
+    weight = (2.0 * advantage / advantage.abs().mean()).exp().clamp(max=20.0)
+    torch.testing.assert_close(loss, (weight * errors).sum() / weight.sum())
+    assert build().behavior_weights(critic) is None
+
+
+def test_weights_of_two_ranks_are_those_of_one_process():
+    module = build(bc_inverse_temperature=2.0)
+    critic = module.objectives.critic_terms(batch(), noise(module))
+    whole = module.behavior_weights(critic)
+    halves = [
+        critic._replace(target=target, q=q) for target, q in zip(critic.target.split(8, 1), critic.q.split(8, 1), strict=True)
+    ]
+    scale = (critic.target - critic.q).mean(dim=0).abs().mean()
+    raw = advantage_weights((critic.target - critic.q).mean(dim=0), scale, 2.0).mean()
+    for half, expected in zip(halves, whole.split(8), strict=True):
+        means = iter([scale, raw])  # what the ranks agree on, in the order they are asked
+        module.mean_over_ranks = lambda value, means=means: next(means)
+        torch.testing.assert_close(module.behavior_weights(half), expected)
 
 
 def test_terminated_rows_do_not_bootstrap():

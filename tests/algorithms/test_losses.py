@@ -1,7 +1,16 @@
+import math
+
 import pytest
 import torch
 
-from edp_lightning.algorithms.losses import best_of_actions, max_over_actions, normalized, q_time_weights, td_target
+from edp_lightning.algorithms.losses import (
+    advantage_weights,
+    best_of_actions,
+    max_over_actions,
+    normalized,
+    q_time_weights,
+    td_target,
+)
 from edp_lightning.diffusion import MeanRevertingSDE
 from edp_lightning.networks.ensemble import aggregate_q
 
@@ -60,3 +69,18 @@ def test_q_weights_are_those_of_the_behaviour_loss_on_the_same_prediction():
     assert weights[0] == weights[3] == 1
     assert weights[1] < 0.2
     assert q_time_weights(sde, t, "uniform") is None
+
+
+def test_advantage_weights_have_no_unit_and_a_bound():
+    advantage = torch.tensor([-1.0, 0.0, 0.5, 2.5, 100.0])
+    weights = advantage_weights(advantage, torch.tensor(0.5), 1.5)
+    torch.testing.assert_close(weights, torch.tensor([math.exp(-3), 1.0, math.exp(1.5), 20.0, 20.0]))
+    torch.testing.assert_close(advantage_weights(1000 * advantage, torch.tensor(500.0), 1.5), weights)
+    assert advantage_weights(advantage, torch.tensor(0.5), 0.0).tolist() == [1.0] * 5
+    assert advantage_weights(torch.zeros(2), torch.tensor(0.0), 1.5).tolist() == [1.0, 1.0]
+
+
+def test_advantage_weights_shift_normal_advantages_as_documented():
+    advantage = torch.randn(1_000_000, generator=torch.Generator().manual_seed(0))
+    weights = advantage_weights(advantage, advantage.abs().mean(), 1.0)
+    assert (weights * advantage).sum() / weights.sum() == pytest.approx(1.15, abs=0.01)

@@ -69,6 +69,21 @@ def test_prediction_errors_are_means_by_time_and_dimension_and_forget_slowly():
     torch.testing.assert_close(error()[1], torch.tensor([5.0, 2.0]) * 0.5 / 1.5)  # half the weight of the new rows
 
 
+def test_rows_of_twice_the_weight_count_as_two_in_errors_and_behaviour_loss():
+    policy = DiffusionPolicy(NoiseNetwork(1, 2, [8]), MeanRevertingSDE(5))
+    t, weights = torch.tensor([1, 1, 3]), torch.tensor([0.75, 1.5, 0.75])
+    clean, action, noise = (torch.randn(3, 2) for _ in range(3))
+    twice = torch.tensor([0, 1, 1, 2])
+    sums = squared_error_sums(clean, action, t, 5, weights)
+    torch.testing.assert_close(sums, squared_error_sums(clean[twice], action[twice], t[twice], 5))
+    noisy = policy.sde.diffuse(action, t, noise)
+    predicted = policy.network(noisy, t, torch.randn(3, 1))
+    for kind in ("noise_matching", "likelihood"):
+        loss = policy.behavior_loss(action, noisy, t, noise, predicted, kind, weights)
+        repeated = (rows[twice] for rows in (action, noisy, t, noise, predicted))
+        torch.testing.assert_close(loss, policy.behavior_loss(*repeated, kind))
+
+
 @pytest.mark.parametrize("clip_start", [True, False])
 def test_samples_stay_in_the_box(clip_start):
     torch.manual_seed(0)
