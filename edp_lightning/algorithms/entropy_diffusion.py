@@ -15,6 +15,7 @@ from edp_lightning.algorithms.losses import (
     ActorTerms,
     BackupChoice,
     CriticTerms,
+    QScale,
     QTimeWeight,
     actor_loss,
     actor_metrics,
@@ -61,6 +62,8 @@ class EntropyDiffusionPolicy(CandidateChoice):
         eta: Weight of the Q term (eta in the paper); 0 trains behaviour cloning.
         q_time_weight: Weight of a row in the Q term by its diffusion time: ``uniform`` (the paper), or ``signal``, the
             signal-to-noise ratio relative to t = 1, as the behaviour loss weighs one-step predictions.
+        q_scale: What values in the Q term are divided by: ``batch``, their mean magnitude in the batch (the paper), or
+            ``state``, each state's own (see ``losses.state_scales``).
         entropy: Estimator of the entropy term: ``none``, ``reference`` (what the released code computes), ``bridge`` (the
             paper's eq. 14, zero gradient on average) or ``path`` (a differentiable bound).
         entropy_coef: (Initial) weight alpha of the entropy term, above 0: the loss one nat of ``path`` is worth. For
@@ -108,6 +111,7 @@ class EntropyDiffusionPolicy(CandidateChoice):
         discount: float = 0.99,
         eta: float = 1.0,
         q_time_weight: QTimeWeight = "uniform",
+        q_scale: QScale = "batch",
         entropy: EntropyEstimator = "reference",
         entropy_coef: float = 0.01,
         entropy_states: int | None = None,
@@ -132,6 +136,7 @@ class EntropyDiffusionPolicy(CandidateChoice):
         check_aggregation(q_aggregation, num_critics)
         check_entropy(entropy, entropy_coef, entropy_states, num_diffusion_steps, reverse_variance)
         self.eta = eta
+        self.q_scale: QScale = q_scale
         self.bc_inverse_temperature = bc_inverse_temperature
         self.entropy = entropy
         self.q_aggregation: QAggregation = q_aggregation
@@ -216,7 +221,8 @@ class EntropyDiffusionPolicy(CandidateChoice):
         """Take one gradient step with given noise."""
         critic = self.objectives.critic_terms(batch, noise)
         self.update("critic", critic.loss, critic.gradients)
-        terms = self.objectives.actor_terms(batch, noise, self.behavior_weights(critic))
+        mean_magnitude = self.mean_over_ranks(critic.q.abs().mean()) if self.q_scale == "state" else None
+        terms = self.objectives.actor_terms(batch, noise, self.behavior_weights(critic), mean_magnitude)
         self.update("actor", self.actor_loss(terms))
         if self.actor.prediction_error is not None and terms.squared_errors is not None:
             self.actor.prediction_error.update(self.mean_over_ranks(terms.squared_errors))

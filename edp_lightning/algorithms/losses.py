@@ -12,7 +12,11 @@ MAX_ADVANTAGE_WEIGHT = 20.0
 """Bound on a row's weight before the mean is taken out, as in arXiv 1910.00177: one misjudged row is not the whole batch."""
 
 BackupChoice = Literal["critic", "ensemble"]
+QScale = Literal["batch", "state"]
 QTimeWeight = Literal["uniform", "signal"]
+
+LEAST_STATE_SCALE = 0.1
+"""Least magnitude that ``state_scales`` divides by, in mean magnitudes: a fallen robot's value is nothing but error."""
 
 
 class CriticTerms(NamedTuple):
@@ -36,8 +40,9 @@ class ActorTerms(NamedTuple):
 
     Attributes:
         bc_loss: Behaviour loss.
-        value: Mean pessimistic value of the one-step predictions, rows weighted by :func:`q_time_weights`.
-        value_scale: Mean magnitude of their Q-values.
+        value: Mean pessimistic value of the one-step predictions, rows weighted by :func:`q_time_weights`, and divided by
+            :func:`state_scales` if they are.
+        value_scale: Mean magnitude of their Q-values, or 1 for relative ones.
         entropy: Entropy estimate of each state, shape (entropy_states,).
         entropy_scale: What the entropy term is divided by: the estimates' mean magnitude, or 1 for a term in nats.
         entropy_coef: Coefficient alpha, one scalar or one per state, shape (entropy_states,); a constant.
@@ -131,6 +136,20 @@ def advantage_weights(advantage: Tensor, scale: Tensor, inverse_temperature: flo
         inverse_temperature: At least 0.
     """
     return (inverse_temperature * advantage / scale.clamp(min=1e-8)).exp().clamp(max=MAX_ADVANTAGE_WEIGHT)
+
+
+def state_scales(q: Tensor, mean_magnitude: Tensor) -> Tensor:
+    """Return what the value of each state is divided by where the Q term is relative, shape (batch,), a constant.
+
+    Values that discount a distant reward differ by a fixed share of themselves from one step to the next. Divided by the mean
+    magnitude in the batch (arXiv 2106.06860), this is a strong pull where values are high and next to none far from the reward;
+    divided by the state's own, it is the same everywhere, whatever the discount.
+
+    Args:
+        q: Q-values, shape (num_critics, batch).
+        mean_magnitude: Mean magnitude of Q-values over the global batch, scalar.
+    """
+    return torch.maximum(q.detach().abs().mean(dim=0), LEAST_STATE_SCALE * mean_magnitude)
 
 
 def normalized(term: Tensor, scale: Tensor) -> Tensor:

@@ -15,10 +15,12 @@ from edp_lightning.algorithms.losses import (
     ActorTerms,
     BackupChoice,
     CriticTerms,
+    QScale,
     QTimeWeight,
     best_of_actions,
     max_over_actions,
     q_time_weights,
+    state_scales,
     td_target,
 )
 from edp_lightning.algorithms.noise import StepNoise
@@ -53,6 +55,7 @@ class ObjectiveOptions:
     num_backup_actions: int
     backup_choice: BackupChoice
     q_time_weight: QTimeWeight = "uniform"
+    q_scale: QScale = "batch"
 
     @classmethod
     def of(cls, hparams: Mapping[str, Any], **others: Any) -> "ObjectiveOptions":
@@ -124,7 +127,9 @@ class Objectives:
         inputs = torch.cat([n.normalizer(batch.observation), batch.action], dim=-1)
         return inputs, torch.cat([next_observation, next_action], dim=-1)
 
-    def actor_terms(self, batch: Batch, noise: StepNoise, weights: Tensor | None = None) -> ActorTerms:
+    def actor_terms(
+        self, batch: Batch, noise: StepNoise, weights: Tensor | None = None, mean_magnitude: Tensor | None = None
+    ) -> ActorTerms:
         """Return behaviour loss, value and entropy of the one-step prediction; one network pass serves all three.
 
         The terms carry gradients for the actor alone.
@@ -133,6 +138,7 @@ class Objectives:
             batch: The rows.
             noise: Their noise.
             weights: What rows count for in the behaviour loss, mean 1 over the global batch, shape (batch,); None if the same.
+            mean_magnitude: Mean magnitude of Q-values over the global batch, scalar; needed where ``q_scale`` is ``state``.
         """
         bc_loss, clean, observation = self._predict_clean(batch, noise, weights)
         q = derivative = None
@@ -140,7 +146,7 @@ class Objectives:
             action = clean.detach().clamp(-1.0, 1.0)
             inputs = torch.cat([observation, action], dim=-1)
             q, derivative = self._passes.action_values(self.networks.critic, inputs, action.shape[-1])
-        judged = self._judge_clean(clean, observation, noise, q, derivative)
+        judged = self._judge_clean(clean, observation, noise, q, derivative, mean_magnitude)
         if self.options.entropy == "none":
             coef = clean.new_zeros(())
         else:  # changes between steps: not part of what is compiled
@@ -161,11 +167,18 @@ class Objectives:
         return bc_loss, policy.sde.predict_clean(noisy, noise.time, predicted), observation
 
     def judge_clean(
-        self, clean: Tensor, observation: Tensor, noise: StepNoise, q: Tensor | None, derivative: Tensor | None
+        self,
+        clean: Tensor,
+        observation: Tensor,
+        noise: StepNoise,
+        q: Tensor | None,
+        derivative: Tensor | None,
+        mean_magnitude: Tensor | None,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Return value, its scale, entropy estimates and their scale, as in ``ActorTerms``.
 
-        ``q`` are the critics' values of clip(a0hat), ``derivative`` their derivatives by it; None where eta is 0.
+        ``q`` are the critics' values of clip(a0hat), ``derivative`` their derivatives by it; None where eta is 0. The mean
+        magnitude is that of ``actor_terms``.
         """
         o = self.options
         value = value_scale = entropy = clean.new_zeros(())
@@ -174,8 +187,13 @@ class Objectives:
             values = with_action_gradient(q, derivative, clean.clamp(-1.0, 1.0))
             value = aggregate_q(values, o.q_aggregation, o.lcb_coef)
             weights = q_time_weights(self.networks.actor.sde, noise.time, o.q_time_weight)
-            value = (value if weights is None else weights * value).mean()
-            value_scale = q.abs().mean()
+            value = value if weights is None else weights * value
+            if o.q_scale == "state":
+                assert mean_magnitude is not None
+                value, value_scale = value / state_scales(q, mean_magnitude), clean.new_ones(())
+            else:
+                value_scale = q.abs().mean()
+            value = value.mean()
         if o.entropy != "none":
             entropy = self.networks.actor.entropy(o.entropy, clean, observation, noise.entropy)
             if UNIT_OF_ENTROPY[o.entropy] == "mean magnitude":

@@ -7,7 +7,7 @@ from benchmarks.operators import Operators
 from edp_lightning.acceleration import critic_passes
 from edp_lightning.acceleration.native.perceptrons import instruction_sets
 from edp_lightning.algorithms.entropy_diffusion import EntropyDiffusionPolicy
-from edp_lightning.algorithms.losses import advantage_weights, max_over_actions, normalized, td_target
+from edp_lightning.algorithms.losses import advantage_weights, max_over_actions, normalized, q_time_weights, td_target
 from edp_lightning.algorithms.noise import NoiseSource
 from edp_lightning.algorithms.optimization import apply_gradients, loss_gradients
 from edp_lightning.callbacks import NumericsGuard, TargetNetworkUpdate
@@ -189,6 +189,24 @@ def test_target_by_an_independent_calculation(reverse_variance):
             expected = data.reward[row] + 0.9 * values[critic].max()
             torch.testing.assert_close(target[critic, row], expected)
     torch.testing.assert_close(q, module.critic(data.observation, data.action))
+
+
+@pytest.mark.parametrize("eta", [0.0, 3.0])
+def test_relative_q_term_by_autograd_through_everything(eta):
+    module = build(eta=eta, q_scale="state", q_time_weight="signal")
+    data, draws = batch(), noise(module)
+    magnitude = torch.tensor(0.8)
+    terms = module.objectives.actor_terms(data, draws, mean_magnitude=magnitude)
+    _, clean, observation = module.objectives.predict_clean(data, draws)
+    q = module.critic(observation, clean.clamp(-1.0, 1.0))
+    scale = q.abs().mean(dim=0).detach().clamp(min=0.08)
+    value = (aggregate_q(q, "lcb", 4.0) * q_time_weights(module.actor.sde, draws.time, "signal") / scale).mean()
+    expected = terms.bc_loss.detach() - eta * value
+    loss = module.actor_loss(terms)
+    torch.testing.assert_close(loss, expected.to(loss.dtype))
+    if eta:
+        ours, exact = (loss_gradients(x, module.actor) for x in (terms.value, value))
+        assert relative_error(ours, exact) < 1e-6
 
 
 def test_rows_that_gained_more_than_expected_are_cloned_more():

@@ -9,6 +9,7 @@ from edp_lightning.algorithms.losses import (
     max_over_actions,
     normalized,
     q_time_weights,
+    state_scales,
     td_target,
 )
 from edp_lightning.diffusion import MeanRevertingSDE
@@ -84,3 +85,15 @@ def test_advantage_weights_shift_normal_advantages_as_documented():
     advantage = torch.randn(1_000_000, generator=torch.Generator().manual_seed(0))
     weights = advantage_weights(advantage, advantage.abs().mean(), 1.0)
     assert (weights * advantage).sum() / weights.sum() == pytest.approx(1.15, abs=0.01)
+
+
+def test_relative_values_of_a_discounted_reward_fall_alike_at_every_distance():
+    """The gradient of Q / |Q| by the distance is log(discount) wherever the robot is; close to 0 the scale has a floor."""
+    distance = torch.tensor([1.0, 100.0, 300.0], requires_grad=True)
+    q = (100 * 0.99**distance).expand(2, 3)
+    scales = state_scales(q, torch.tensor(1.0))
+    (slope,) = torch.autograd.grad((q.mean(dim=0) / scales).sum(), distance)
+    torch.testing.assert_close(slope, torch.full((3,), math.log(0.99)))
+    assert state_scales(torch.tensor([[0.0, -0.5, -3.0], [0.2, 0.5, 3.0]]), torch.tensor(4.0)).tolist() == pytest.approx(
+        [0.4, 0.5, 3]
+    )
