@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 
 from edp_lightning.algorithms.registry import built_in
-from edp_lightning.cli import FORCED_CALLBACKS, main
+from edp_lightning.cli import main
+from edp_lightning.command_line.offline_cli import FORCED_CALLBACKS
 from edp_lightning.data.datamodule import OfflineDataModule
 from tests.conftest import scalars
 

@@ -1,1 +1,1 @@
-"""What the command line looks like: its commands, their help, and what it answers to a mistake. Imports nothing heavy."""
+"""The command line: its commands, their help, what it answers to a mistake. Only ``offline_cli`` imports anything heavy."""
