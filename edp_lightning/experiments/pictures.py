@@ -5,18 +5,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edp_lightning.errors import UserError
 from edp_lightning.experiments.results import Grid
 from edp_lightning.experiments.statistics import performance_profile
 from edp_lightning.experiments.summary import Summary, scores_by_system
 from edp_lightning.figures.drawing import new_figure
-from edp_lightning.figures.runs import Curve, read_curves
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-CURVE = "evaluation/score"
-PERCENT = {"success rate, %": 100.0}
 
 
 def draw_bars(grid: Grid, summary: Summary) -> "Figure":
@@ -38,14 +33,11 @@ def draw_bars(grid: Grid, summary: Summary) -> "Figure":
 
 def draw_curves(grid: Grid) -> "Figure | None":
     """Return a figure with a panel per task: each seed's evaluations and their mean; None if no run has curves."""
-    curves: dict[str, dict[str, list[Curve]]] = {}
+    curves: dict[str, dict[str, list[dict[int, float]]]] = {}
     for (task, system), cell in grid.cells.items():
-        factor = PERCENT.get(cell.last[0].scale, 1.0)
         for result in cell.last:
-            curve = _curve(result.folder)
-            if curve is not None:
-                scaled = Curve(curve.step + 1, curve.value * factor)
-                curves.setdefault(task, {}).setdefault(system, []).append(scaled)
+            if result.curve:
+                curves.setdefault(task, {}).setdefault(system, []).append(dict(result.curve))
     if not curves:
         return None
     figure, axes = new_figure(len(curves), 4.0, 3.6)
@@ -53,9 +45,9 @@ def draw_curves(grid: Grid) -> "Figure | None":
         for system, found in systems.items():
             color = f"C{grid.systems.index(system)}"
             for curve in found:
-                ax.plot(curve.step, curve.value, color=color, alpha=0.3, linewidth=0.8)
-            steps = sorted(set.intersection(*(set(curve.step.tolist()) for curve in found)))
-            values = [np.mean([curve.value[curve.step == step][-1] for curve in found]) for step in steps]
+                ax.plot(list(curve), list(curve.values()), color=color, alpha=0.3, linewidth=0.8)
+            steps = sorted(set.intersection(*map(set, found)))
+            values = [np.mean([curve[step] for curve in found]) for step in steps]
             ax.plot(steps, values, color=color, label=f"{system} ({len(found)})")
         ax.set_title(task, fontsize=8)
         ax.set(xlabel="gradient steps", ylabel=next(row.last[0].scale for (name, _), row in grid.cells.items() if name == task))
@@ -93,10 +85,3 @@ def draw(folder: Path, grid: Grid, summary: Summary) -> list[Path]:
             figure.savefig(folder / name, dpi=100)
             written.append(folder / name)
     return written
-
-
-def _curve(folder: Path) -> Curve | None:
-    try:
-        return read_curves(folder).get(CURVE)
-    except UserError:
-        return None

@@ -43,6 +43,7 @@ class Result:
         versions: Package -> version.
         protocol: What must agree for two results to be comparable, by name: all but algorithm, seed and steps.
         seconds: Time of training; None if unknown.
+        curve: Gradient steps and score of the evaluations in training, ascending; empty where the file has none.
     """
 
     file: Path
@@ -57,6 +58,7 @@ class Result:
     versions: dict[str, str]
     protocol: dict[str, str]
     seconds: float | None
+    curve: tuple[tuple[int, float], ...]
 
     @property
     def folder(self) -> Path:
@@ -172,7 +174,13 @@ def read_result(file: Path) -> Result:
         versions={str(key): str(value) for key, value in record["versions"].items()},
         protocol=protocol,
         seconds=training_seconds(file.parent),
+        curve=_curve(record.get("evaluations_in_training") or {}, factor),
     )
+
+
+def _curve(evaluations: Mapping[str, Any], factor: float) -> tuple[tuple[int, float], ...]:
+    steps, scores = evaluations.get("gradient_steps", []), evaluations.get("scores", [])
+    return tuple((int(step), float(score) * factor) for step, score in zip(steps, scores, strict=True))
 
 
 def _systems(results: Iterable[Result]) -> dict[tuple[str, str], str]:
