@@ -40,7 +40,7 @@ def draw_curves(grid: Grid) -> "Figure | None":
                 curves.setdefault(task, {}).setdefault(system, []).append(dict(result.curve))
     if not curves:
         return None
-    figure, axes = new_figure(len(curves), 4.0, 3.6)
+    figure, axes = new_figure(len(curves), 4.5, 4.6)
     for ax, (task, systems) in zip(axes, sorted(curves.items()), strict=True):
         for system, found in systems.items():
             color = f"C{grid.systems.index(system)}"
@@ -51,7 +51,7 @@ def draw_curves(grid: Grid) -> "Figure | None":
             ax.plot(steps, values, color=color, label=f"{system} ({len(found)})")
         ax.set_title(task, fontsize=8)
         ax.set(xlabel="gradient steps", ylabel=next(row.last[0].scale for (name, _), row in grid.cells.items() if name == task))
-        ax.legend(fontsize=7)
+        ax.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.2))  # many systems would hide the curves
     return figure
 
 
