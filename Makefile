@@ -24,7 +24,7 @@ train: $(BIN)/.installed
 	  echo "GPU found: adding $(GPU_OVERLAY)"; \
 	else \
 	  OVERLAY="$(CPU_OVERLAY)"; \
-	  echo "no GPU found: adding $(CPU_OVERLAY) (for antmaze.yaml: 6 critics instead of the paper's 64; the file says what differs and why)"; \
+	  echo "no GPU found: adding $(CPU_OVERLAY) (for antmaze.yaml: 2 critics instead of the paper's 64; the file says what differs and why)"; \
 	fi; \
 	exec $(BIN)/python -m edp_lightning fit --config $(CONFIG) --config $$OVERLAY $(if $(RESUME),--ckpt_path last) $(ARGS)
 
