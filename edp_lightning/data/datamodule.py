@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -13,11 +14,12 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from edp_lightning.data.card import DataCard, make_card
+from edp_lightning.data.card import DataCard
 from edp_lightning.data.columns import tell_losses
 from edp_lightning.data.loader import OneBatch, TransitionLoader, mixture_probabilities, repeated_batches
+from edp_lightning.data.opened import card_of, decide
 from edp_lightning.data.replay import ReplayBuffer, ReplayLoader
-from edp_lightning.data.sources.bounds import ActionBound, action_bounds
+from edp_lightning.data.sources.bounds import ActionBound
 from edp_lightning.data.tables.build import RowSink, TableFacts, TableRecipe, build_table
 from edp_lightning.data.tables.cache import cached_table, table_in_memory, table_key
 from edp_lightning.data.tables.normalize import ObservationNormalization, observation_statistics
@@ -34,9 +36,6 @@ if TYPE_CHECKING:  # environments and file formats are imported when a dataset i
     from edp_lightning.data.sources.source import Source
     from edp_lightning.environments.families import ObservationView
     from edp_lightning.environments.recipe import EvaluationEnvironment
-
-NO_ENVIRONMENT = "none"
-"""Value of ``data.environment`` for training without evaluation."""
 
 
 class OfflineDataModule(L.LightningDataModule):
@@ -221,89 +220,35 @@ class OfflineDataModule(L.LightningDataModule):
 
     def _read(self, stage: str) -> None:
         from edp_lightning.data.held_out import held_out_table
-        from edp_lightning.data.sources.mixture import MixedSource
         from edp_lightning.data.sources.opening import open_source
-        from edp_lightning.environments.families import GOAL_RADIUS, choose_view, family_of
-        from edp_lightning.environments.flattening import is_structured
-        from edp_lightning.environments.recipe import evaluation_environment, reward_mismatch
-        from edp_lightning.environments.specs import environment_spec
-        from edp_lightning.environments.trial import declared_observation_space
 
         h: Any = self.hparams
-        source = self._open()
-        judged = h.environment != NO_ENVIRONMENT
-        named = h.environment if judged else None
-        chosen = environment_spec(named) if named else source.evaluation_spec
-        family = family_of(chosen or source.spec)
-        # a chosen environment decides how it is flattened; without one, arrays that are flat already are their own view
-        views = family.views if named else source.views or family.views
-        space = source.observation_space
-        if named and chosen is not None and h.view not in (None, *(view.name for view in views)):
-            space = space if is_structured(space) else declared_observation_space(chosen, h.environment_kwargs)
-        self.view = view = choose_view(views, h.view, self.dataset, space)
-        # looked at even where it is not to be judged in: the goal of relabelled rewards is that of the environment
-        options = (source.score_reference, h.environment_kwargs, h.action_chunk, h.max_episode_steps)
-        environment = evaluation_environment(self.dataset, source.spec, chosen, view, *options)
-        self.environment = environment if judged else None
-        self.no_environment = source.no_environment if judged else "data.environment is none"
-        terminals = cast(Terminals, h.terminals or family.terminals)
-        specs = [part.spec for part in source.sources] if isinstance(source, MixedSource) else [source.spec]
-        mismatches = [reward_mismatch(spec, self.environment, terminals) for spec in specs]
-        self.reward_mismatch = next(filter(None, mismatches), "")
-        low, high = action_bounds(source, h.action_low, h.action_high, (e.action for e in source.episodes(view)))
-        source.check_actions(low, high)
-        self.recipe = recipe = TableRecipe(
-            low=tuple(low.tolist()),
-            high=tuple(high.tolist()),
-            goal=None if environment is None else environment.fixed_goal,
-            goal_radius=GOAL_RADIUS,
-            terminals=terminals,
-            reward_transform=h.reward_transform,
-            reward_shift=h.reward_shift,
-            reward_scale=h.reward_scale,
-            n_step=h.n_step,
-            discount=h.discount,
-            action_clip_eps=h.action_clip_eps,
-            action_chunk=h.action_chunk,
-        )
-        table, self.facts = self._table(source, view, recipe, h.best_share)
+        opened = decide(self.dataset, self._open(), h)
+        self.view, self.recipe = opened.view, opened.recipe
+        self.no_environment, self.reward_mismatch = opened.no_environment, opened.reward_mismatch
+        table, self.facts = self._table(opened.source, self.view, self.recipe, h.best_share)
         self.reward_map = RewardMap(*self.facts.reward_map)
         self.validation_table = None
         if h.validation:
             held_out = open_source(h.validation, h.keep_time_limits)
             self.validation_table = held_out_table(
-                held_out, recipe, self.reward_map, table, lambda other, by: self._table(other, view, by)[0]
+                held_out, self.recipe, self.reward_map, table, lambda other, by: self._table(other, self.view, by)[0]
             )
         self.observation_dim, self.action_dim = table.observation_dim, table.action_dim
-        if self.environment is not None:
-            self.environment = self.environment.limited_by_data(round(self.facts.length.high))
+        if opened.environment is not None:
+            opened = replace(opened, environment=opened.environment.limited_by_data(round(self.facts.length.high)))
+        self.environment = opened.environment
         self.observation_mean, self.observation_std = observation_statistics(self.facts, h.normalize_observations)
-        self.action_low, self.action_high = (torch.from_numpy(bound).repeat(h.action_chunk) for bound in (low, high))
-        self.card = make_card(self.dataset, source.origin, view.name, self.facts, float(low.min()), float(high.max()))
-        given = [f"data.{name}" for name in ("action_low", "action_high") if h[name] is not None]
-        if given:
-            self.card = self.card.with_fact("action box given by", " and ".join(given))
-        if source.whole_actions:
-            self.card = self.card.with_fact("actions", "whole numbers: an evaluation rounds, predictions are not rounded")
-        where = f"none: {self.no_environment}" if self.environment is None else self.environment.summary()
-        self.card = self.card.with_fact("evaluation", where)
-        if h.action_chunk > 1:
-            self.card = self.card.with_fact("actions per decision", f"{h.action_chunk}; transitions: {self.facts.rows}")
-        if h.mixture:
-            names = (self.dataset, *h.mixture)
-            shares = [
-                f"{p:.0%} of a batch from {n} rows of {name}"
-                for p, n, name in zip(self._probabilities, self.facts.parts, names, strict=True)
-            ]
-            self.card = self.card.with_fact("mixture", ", ".join(shares))
-        if self.validation_table is not None:
-            self.card = self.card.with_fact("held out", f"{len(self.validation_table)} steps of {h.validation}")
+        bounds = opened.low, opened.high
+        self.action_low, self.action_high = (torch.from_numpy(bound).repeat(h.action_chunk) for bound in bounds)
+        held_out_rows = None if self.validation_table is None else len(self.validation_table)
+        self.card = card_of(self.dataset, opened, h, self.facts, self._probabilities, held_out_rows)
         self.dataset_info = {
             "id": self.dataset,
-            "origin": source.origin,
-            "algorithm": source.algorithm,
-            "view": view.name,
-            "terminals": terminals,
+            "origin": opened.source.origin,
+            "algorithm": opened.source.algorithm,
+            "view": self.view.name,
+            "terminals": self.recipe.terminals,
             "mixture": dict(h.mixture or {}),
             "episodes": self.facts.episodes,
             "steps": self.facts.rows,
