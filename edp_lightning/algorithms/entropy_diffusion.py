@@ -82,7 +82,8 @@ class EntropyDiffusionPolicy(CandidateChoice):
             again: it frees a robot that stands where all actions are worth the same. 0 adds none, as the paper.
         actor_lr: Adam learning rate of the actor.
         critic_lr: Adam learning rate of the critics.
-        lr_schedule: ``constant``, or ``cosine`` to zero at ``trainer.max_steps``, changed every step.
+        lr_schedule: ``constant``, ``cosine`` to zero at ``trainer.max_steps``, or ``cooldown``: constant, then to zero over the
+            last fifth of the run. Changed every step.
         gradient_clip_val: Bound on the joint gradient norm of the critics, and of the actor; null for none.
         hidden_precision: Precision of the hidden layers' products; heads, losses and optimizers are float32. ``auto`` is
             ``bfloat16`` where the device multiplies in it much faster, and ``float32`` elsewhere.

@@ -46,7 +46,7 @@ class IQL(OfflineAlgorithm):
         value_lr: Adam learning rate of the value function.
         critic_lr: Adam learning rate of the critics.
         actor_lr: Adam learning rate of the actor.
-        actor_lr_schedule: ``cosine`` to zero at ``trainer.max_steps``, changed every step, or ``constant``.
+        actor_lr_schedule: ``cosine`` to zero at ``trainer.max_steps``, changed every step, ``constant`` or ``cooldown``.
         kwargs: Options of every algorithm.
     """
 

@@ -13,7 +13,10 @@ from edp_lightning.algorithms.adam import PortableAdam
 from edp_lightning.errors import UserError
 from edp_lightning.runs.ranks import is_distributed
 
-LRSchedule = Literal["constant", "cosine"]
+LRSchedule = Literal["constant", "cosine", "cooldown"]
+
+COOLDOWN = 0.2
+"""Share of a run, at its end, over which ``cooldown`` lowers the learning rate (arXiv 2405.18392, section 3)."""
 
 
 def learning_rate(base: float, schedule: LRSchedule, step: int, max_steps: int) -> float:
@@ -21,18 +24,22 @@ def learning_rate(base: float, schedule: LRSchedule, step: int, max_steps: int) 
 
     Args:
         base: Rate at step 0.
-        schedule: ``constant``, or ``cosine`` from ``base`` to 0 at ``max_steps``.
+        schedule: ``constant``; ``cosine`` from ``base`` to 0 at ``max_steps``; or ``cooldown``, constant and then in a straight
+            line to 0 over the last fifth of the run.
         step: Number of finished gradient steps.
         max_steps: Length of the run in gradient steps, -1 if unbounded.
 
     Raises:
-        UserError: If the schedule is ``cosine`` and the run has no length.
+        UserError: If the schedule ends with the run and that has no length.
     """
     if schedule == "constant":
         return base
     if max_steps <= 0:
-        raise UserError("a cosine learning rate ends at trainer.max_steps: set it, or choose the schedule constant")
-    return base * 0.5 * (1 + math.cos(math.pi * min(step / max_steps, 1.0)))
+        raise UserError(f"a {schedule} learning rate ends at trainer.max_steps: set it, or choose the schedule constant")
+    done = min(step / max_steps, 1.0)
+    if schedule == "cooldown":
+        return base * min(1.0, (1 - done) / COOLDOWN)
+    return base * 0.5 * (1 + math.cos(math.pi * done))
 
 
 def fused_adam(parameters: Iterable[nn.Parameter], lr: float) -> torch.optim.Optimizer:
