@@ -59,7 +59,7 @@ class DiffusionQL(CandidateChoice):
         candidate_temperature: Temperature of the softmax over the candidates' values; 0 takes the best.
         actor_lr: Adam learning rate of the actor.
         critic_lr: Adam learning rate of the critics.
-        actor_lr_schedule: ``constant``, or ``cosine`` to zero at ``trainer.max_steps``, changed every step.
+        actor_lr_schedule: ``constant``, or ``cosine`` to zero at ``trainer.max_steps``, changed every step; or ``cooldown``.
         kwargs: Options of every algorithm.
     """
 

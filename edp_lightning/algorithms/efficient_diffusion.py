@@ -52,7 +52,7 @@ class EfficientDiffusionIQL(CandidateChoice):
         value_lr: Adam learning rate of the value function.
         critic_lr: Adam learning rate of the critics.
         actor_lr: Adam learning rate of the actor.
-        actor_lr_schedule: ``constant``, or ``cosine`` to zero at ``trainer.max_steps``, changed every step.
+        actor_lr_schedule: ``constant``, or ``cosine`` to zero at ``trainer.max_steps``, changed every step; or ``cooldown``.
         kwargs: Options of every algorithm.
     """
 

@@ -13,7 +13,7 @@ def test_learning_rate_schedules():
     assert learning_rate(0.1, "cosine", 0, 100) == pytest.approx(0.1)
     assert learning_rate(0.1, "cosine", 50, 100) == pytest.approx(0.05)
     assert learning_rate(0.1, "cosine", 100, 100) == pytest.approx(0, abs=1e-9)
-    assert [learning_rate(0.1, "cooldown", step, 100) for step in (0, 79, 80)] == [0.1] * 3
+    assert [learning_rate(0.1, "cooldown", step, 100) for step in (0, 79, 80)] == pytest.approx([0.1] * 3)
     assert learning_rate(0.1, "cooldown", 95, 100) == pytest.approx(0.025)
     assert learning_rate(0.1, "cooldown", 100, 100) == 0
     for schedule in ("cosine", "cooldown"):
