@@ -82,6 +82,6 @@ def draw(folder: Path, grid: Grid, summary: Summary) -> list[Path]:
     for name, figure in figures.items():
         (folder / name).unlink(missing_ok=True)  # of an earlier report
         if figure is not None:
-            figure.savefig(folder / name, dpi=100)
+            figure.savefig(folder / name, dpi=100, bbox_inches="tight")  # legends may stand outside
             written.append(folder / name)
     return written
