@@ -37,6 +37,22 @@ def refuse_unfit(trainer: L.Trainer, module: Any) -> None:
         raise UserError("trainer.overfit_batches repeats batches, which online.env_steps cannot: leave one of them out")
 
 
+def refuse_selective_cloning(module: Any, offline_share: float) -> None:
+    """Refuse a behaviour loss on the dataset's rows alone where there is none to restrict, or no such rows.
+
+    Raises:
+        UserError: With the reason.
+    """
+    name = type(module).__name__
+    if not module.heeds_cloned_rows:
+        raise UserError(f"online.clone_collected false is for EntropyDiffusionPolicy; {name} learns from all rows alike")
+    if offline_share == 0:
+        raise UserError(
+            "online.clone_collected false with online.offline_share 0 leaves the behaviour loss nothing: raise "
+            "online.offline_share"
+        )
+
+
 def online_environment(recipe: "EvaluationEnvironment", count: int, workers: int) -> Environments:
     """Return environments that are stepped action by action; what happens within a chunk of actions is seen too.
 

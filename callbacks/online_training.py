@@ -13,7 +13,7 @@ from lightning.pytorch.utilities.seed import isolate_rng
 
 from edp_lightning.callbacks.checkpoints import checkpoint_folder
 from edp_lightning.callbacks.environment_evaluation import EnvironmentEvaluation
-from edp_lightning.callbacks.online_environment import collected_where, online_environment, refuse_unfit
+from edp_lightning.callbacks.online_environment import collected_where, online_environment, refuse_selective_cloning, refuse_unfit
 from edp_lightning.data.collected import STATE
 from edp_lightning.data.replay import ReplayBuffer
 from edp_lightning.errors import UserError
@@ -45,6 +45,8 @@ class OnlineTraining(L.Callback):
         first_env_steps: Environment steps before the first gradient step.
         offline_share: Share of a batch's rows that come from the dataset; the number of rows is rounded.
         buffer_size: Collected rows that batches are drawn from, the newest; all when not given.
+        clone_collected: Whether the behaviour loss counts collected rows too; false holds the policy to the dataset's actions
+            alone, and leaves its own to the critics.
         num_envs: Environments that are stepped together.
         num_workers: Processes that step them; 0 steps them in this one.
         actions: What is played: ``act``, the decision that is also evaluated, or ``draw``, one plain draw of the policy.
@@ -58,6 +60,7 @@ class OnlineTraining(L.Callback):
         first_env_steps: int = 1000,
         offline_share: float = 0.5,
         buffer_size: int | None = None,
+        clone_collected: bool = True,
         num_envs: int = 1,
         num_workers: int = 0,
         actions: Literal["act", "draw"] = "act",
@@ -78,6 +81,7 @@ class OnlineTraining(L.Callback):
             self._pace.check()
         self.offline_share = offline_share
         self.buffer_size = buffer_size
+        self.clone_collected = clone_collected
         self.num_workers = num_workers
         self.exploration = Exploration(actions, action_noise)
         self._start: int | None = None
@@ -98,6 +102,8 @@ class OnlineTraining(L.Callback):
         if not self._pace.env_steps or stage != "fit":
             return
         refuse_unfit(trainer, pl_module)
+        if not self.clone_collected:
+            refuse_selective_cloning(pl_module, self.offline_share)
         for callback in _evaluations(trainer):
             if self.after_evaluation not in callback.listeners:
                 callback.listeners.append(self.after_evaluation)
@@ -153,7 +159,10 @@ class OnlineTraining(L.Callback):
         successors: bool = module.uses_next_action
         self._buffer = ReplayBuffer(data.recipe, data.reward_map, *dims, room, self.buffer_size, successors)
         batch_size = data.hparams["batch_size"]
-        data.complete_batches(self._buffer, batch_size - round(self.offline_share * batch_size))
+        offline_rows = round(self.offline_share * batch_size)
+        data.complete_batches(self._buffer, batch_size - offline_rows)
+        if not self.clone_collected:
+            module.cloned_rows = offline_rows
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Bring the episodes under way back, or begin with an evaluation; collect what is due."""
@@ -267,6 +276,7 @@ class OnlineTraining(L.Callback):
         if self._buffer is not None:
             self._buffer = None
             trainer.datamodule.complete_batches(None)  # type: ignore[attr-defined]
+            pl_module.cloned_rows = None  # type: ignore[assignment]
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
         """Wait for no environment."""

@@ -94,6 +94,7 @@ class EntropyDiffusionPolicy(CandidateChoice):
     """
 
     sizes = (*OfflineAlgorithm.sizes, "num_critics", "critic_norm", "reverse_variance")
+    heeds_cloned_rows = True
     at_least = OfflineAlgorithm.at_least | {"execution_noise": 0, "bc_inverse_temperature": 0}
 
     def __init__(
@@ -231,11 +232,13 @@ class EntropyDiffusionPolicy(CandidateChoice):
 
     def behavior_weights(self, critic: CriticTerms) -> Tensor | None:
         """Return the weight of this rank's rows in the behaviour loss, mean 1 over the global batch; None for equal ones."""
-        if self.bc_inverse_temperature == 0:
+        if self.bc_inverse_temperature == 0 and self.cloned_rows is None:
             return None
         advantage = (critic.target - critic.q).detach().mean(dim=0)
         scale = self.mean_over_ranks(advantage.abs().mean())
         weights = advantage_weights(advantage, scale, self.bc_inverse_temperature)
+        if self.cloned_rows is not None:
+            weights = weights * (torch.arange(len(weights), device=weights.device) < self.cloned_rows)
         return weights / self.mean_over_ranks(weights.mean())
 
     def choose(self, observation: Tensor, generators: Sequence[torch.Generator]) -> Tensor:

@@ -70,6 +70,12 @@ class OfflineAlgorithm(L.LightningModule, ABC):
     remembers: ClassVar[bool] = False
     """Whether an action depends on earlier steps of its episode: :meth:`act` must then be told of all of them."""
 
+    heeds_cloned_rows: ClassVar[bool] = False
+    """Whether the behaviour loss leaves out what is behind ``cloned_rows``."""
+
+    cloned_rows: int | None = None
+    """How many rows of a batch, its first, the behaviour loss counts; all of them when None."""
+
     observation_dim: int
     action_dim: int
     hidden_dtype: torch.dtype

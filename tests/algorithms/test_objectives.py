@@ -154,6 +154,17 @@ def test_rows_that_gained_more_than_expected_are_cloned_more():
     assert build().behavior_weights(critic) is None
 
 
+def test_collected_rows_may_be_left_out_of_the_behaviour_loss():
+    module = build(eta=0.0)
+    data, draws = batch(), noise(module)
+    module.cloned_rows = 5
+    critic = module.objectives.critic_terms(data, draws)
+    loss = module.objectives.actor_terms(data, draws, module.behavior_weights(critic)).bc_loss
+    noisy = module.actor.sde.diffuse(data.action, draws.time, draws.action)
+    errors = (module.actor.network(noisy, draws.time, data.observation) - draws.action).square()
+    torch.testing.assert_close(loss, errors[:5].mean())
+
+
 def test_weights_of_two_ranks_are_those_of_one_process():
     module = build(bc_inverse_temperature=2.0)
     critic = module.objectives.critic_terms(batch(), noise(module))

@@ -132,6 +132,32 @@ def test_with_the_datasets_rows_alone_training_is_what_it_was_offline(fit, offli
     assert differing(state(alone), state(longer)) == []
 
 
+def test_what_was_collected_is_cloned_unless_it_is_left_out(fit, offline):
+    """Two runs that collect differently, without a Q term: their actors differ by what they clone, or not at all."""
+    cloning = ["--model.eta=0", "--model.entropy=none"]
+
+    def differing_networks(*options):
+        runs = [
+            state(
+                fit(
+                    f"{noise}{len(options)}",
+                    f"--ckpt_path={offline}",
+                    *ONLINE,
+                    *cloning,
+                    f"--online.action_noise={noise}",
+                    *options,
+                )
+            )
+            for noise in (0, 1)
+        ]
+        return {name.split("/")[2].split(".")[0] for name in differing(*runs) if name.startswith("/state_dict")}
+
+    assert "actor" in differing_networks()
+    left_out = differing_networks("--online.clone_collected=false")
+    assert "critic" in left_out
+    assert "actor" not in left_out
+
+
 def test_runs_that_cannot_go_on_online_say_why(fit, offline, capsys):
     def refused(*options):
         capsys.readouterr()
@@ -142,6 +168,8 @@ def test_runs_that_cannot_go_on_online_say_why(fit, offline, capsys):
 
     assert "goes on from a checkpoint: train offline first" in refused()
     assert "needs an environment: data.environment is none" in refused(f"--ckpt_path={offline}", "--data.environment=none")
+    nothing = ["--online.clone_collected=false", "--online.offline_share=0"]
+    assert "leaves the behaviour loss nothing" in refused(f"--ckpt_path={offline}", *nothing)
     assert "trainer.overfit_batches repeats batches" in refused(f"--ckpt_path={offline}", "--trainer.overfit_batches=1")
     capsys.readouterr()
     before = offline.read_bytes()
@@ -151,15 +179,22 @@ def test_runs_that_cannot_go_on_online_say_why(fit, offline, capsys):
     assert offline.read_bytes() == before
 
 
-def test_a_method_without_values_is_refused(pendulum_set, tmp_path, capsys):
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--model=BehaviorCloning"], "BehaviorCloning cannot learn online: it learns no values"),
+        (["--model=IQL", "--online.clone_collected=false"], "is for EntropyDiffusionPolicy; IQL learns from all rows alike"),
+    ],
+)
+def test_methods_that_cannot_are_refused(pendulum_set, tmp_path, capsys, options, message):
     with pytest.raises(SystemExit):
         main(
             [
-                "fit", "--model=BehaviorCloning", f"--data.dataset={pendulum_set}", f"--output={tmp_path}",
-                "--trainer.accelerator=cpu", *DATA, *ONLINE,
+                "fit", f"--data.dataset={pendulum_set}", f"--output={tmp_path}", "--trainer.accelerator=cpu",
+                *DATA, *ONLINE, *options,
             ]
         )  # fmt: skip
-    assert "BehaviorCloning cannot learn online: it learns no values" in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
