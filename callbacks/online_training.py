@@ -13,7 +13,12 @@ from lightning.pytorch.utilities.seed import isolate_rng
 
 from edp_lightning.callbacks.checkpoints import checkpoint_folder
 from edp_lightning.callbacks.environment_evaluation import EnvironmentEvaluation
-from edp_lightning.callbacks.online_environment import collected_where, online_environment, refuse_selective_cloning, refuse_unfit
+from edp_lightning.callbacks.online_environment import (
+    collected_where,
+    online_environment,
+    refuse_selective_cloning,
+    refuse_unfit,
+)
 from edp_lightning.data.collected import STATE
 from edp_lightning.data.replay import ReplayBuffer
 from edp_lightning.errors import UserError

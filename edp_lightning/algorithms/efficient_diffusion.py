@@ -12,7 +12,7 @@ from torch import Tensor
 from edp_lightning.algorithms.candidates import CandidateChoice
 from edp_lightning.algorithms.inspection import Critics, Follower, StepReport
 from edp_lightning.algorithms.iql import critic_loss, state_values, value_loss
-from edp_lightning.algorithms.losses import td_target
+from edp_lightning.algorithms.losses import exponential_weights, td_target
 from edp_lightning.algorithms.offline_algorithm import OfflineAlgorithm
 from edp_lightning.algorithms.optimization import Learner, LRSchedule
 from edp_lightning.data.transitions import Batch
@@ -205,5 +205,5 @@ def _actor_losses(
     matching = policy.behavior_loss(action, noisy, t, noise, predicted, "noise_matching")
     clean = policy.predict_clean(noisy, t, predicted)
     log_prob = -0.5 * ((action - clean).square() + math.log(2 * math.pi)).sum(-1)
-    weight = (inverse_temperature * advantage).exp().clamp(max=max_weight)
+    weight = exponential_weights(advantage, inverse_temperature, max_weight)
     return matching, -(weight * log_prob).mean()

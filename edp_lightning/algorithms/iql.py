@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from edp_lightning.algorithms.inspection import Critics, Follower, StepReport
-from edp_lightning.algorithms.losses import td_target
+from edp_lightning.algorithms.losses import exponential_weights, td_target
 from edp_lightning.algorithms.offline_algorithm import OfflineAlgorithm
 from edp_lightning.algorithms.optimization import Learner, LRSchedule
 from edp_lightning.data.transitions import Batch
@@ -208,7 +208,7 @@ def _actor_loss(
     max_weight: float,
 ) -> Tensor:
     """Return the mean of min(exp(beta A), max_weight) times the actor's error on the data's actions."""
-    weight = (inverse_temperature * advantage).exp().clamp(max=max_weight)
+    weight = exponential_weights(advantage, inverse_temperature, max_weight)
     if isinstance(actor, GaussianPolicy):
         return -(weight * actor.log_prob(observation, action, kept)).mean()
     result: Tensor = (weight * (actor(observation, kept) - action).square().sum(-1)).mean()

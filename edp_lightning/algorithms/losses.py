@@ -124,6 +124,17 @@ def q_time_weights(process: DiffusionProcess, t: Tensor, weight: QTimeWeight) ->
     return process.signal_to_noise(t) / process.signal_to_noise(torch.ones_like(t[:1]))
 
 
+def exponential_weights(advantage: Tensor, inverse_temperature: float, most: float) -> Tensor:
+    """Return ``min(exp(inverse_temperature A), most)``, the weights of advantage-weighted regression (arXiv 1910.00177).
+
+    Args:
+        advantage: Advantages of the dataset's actions, shape (batch,).
+        inverse_temperature: At least 0.
+        most: Bound on a weight.
+    """
+    return (inverse_temperature * advantage).exp().clamp(max=most)
+
+
 def advantage_weights(advantage: Tensor, scale: Tensor, inverse_temperature: float) -> Tensor:
     """Return ``exp(inverse_temperature A / scale)``, at most ``MAX_ADVANTAGE_WEIGHT``, shape (batch,), not yet of mean 1.
 
@@ -135,7 +146,7 @@ def advantage_weights(advantage: Tensor, scale: Tensor, inverse_temperature: flo
         scale: Their mean magnitude over the global batch, scalar.
         inverse_temperature: At least 0.
     """
-    return (inverse_temperature * advantage / scale.clamp(min=1e-8)).exp().clamp(max=MAX_ADVANTAGE_WEIGHT)
+    return exponential_weights(advantage / scale.clamp(min=1e-8), inverse_temperature, MAX_ADVANTAGE_WEIGHT)
 
 
 def state_scales(q: Tensor, mean_magnitude: Tensor) -> Tensor:

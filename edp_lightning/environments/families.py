@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypedDict
+from typing import Any
 
 import gymnasium as gym
 from gymnasium.envs.registration import EnvSpec
@@ -10,6 +10,7 @@ from gymnasium.envs.registration import EnvSpec
 from edp_lightning.environments import scores
 from edp_lightning.environments.flattening import is_structured, keys_of, parts_of
 from edp_lightning.environments.scores import ScoreReference
+from edp_lightning.environments.versions import BrokenVersions
 from edp_lightning.errors import UserError
 
 
@@ -45,8 +46,7 @@ class Family:
         torso_quaternion: Where the orientation (w, x, y, z) begins in the observation of a robot that can fall, else None.
         termination_is_fall: The environment ends an episode where its robot falls, and only there.
         draws_globally: The environment draws from global random streams; see ``OwnRandomness``.
-        broken_with: Packages with ranges of versions that do not run these environments together.
-        remedy: What to install instead.
+        broken_with: Versions of packages that do not run these environments.
     """
 
     views: tuple[ObservationView, ...] = (ObservationView("box"),)
@@ -59,8 +59,7 @@ class Family:
     torso_quaternion: int | None = None
     termination_is_fall: bool = False
     draws_globally: bool = False
-    broken_with: Mapping[str, str] = field(default_factory=dict)
-    remedy: str = ""
+    broken_with: BrokenVersions | None = None
 
     def torso_columns(self, view: ObservationView) -> slice | None:
         """Return where a view of this family shows the orientation, or None if it does not."""
@@ -68,13 +67,6 @@ class Family:
             return None
         start = PLANE * view.keys.index("observation") + self.torso_quaternion
         return slice(start, start + 4)
-
-
-class BrokenVersions(TypedDict):
-    """What a :class:`Family` says of versions that do not run it."""
-
-    broken_with: Mapping[str, str]
-    remedy: str
 
 
 MAZE_KWARGS = {"continuing_task": False, "reset_target": False}
@@ -91,10 +83,7 @@ POINTMAZE = Family(
     kwargs=MAZE_KWARGS, reference=scores.MAZE_SUCCESS, success=True, terminals="reward", cell_size=1.0,
 )  # fmt: skip
 # from MuJoCo 3.12 on, joint types no longer equal numpy's integers, which gymnasium-robotics checks these models with
-CHECKED_JOINTS: BrokenVersions = {
-    "broken_with": {"gymnasium-robotics": "<=1.4.2", "mujoco": ">=3.12"},
-    "remedy": "pip install 'mujoco<3.12'",
-}
+CHECKED_JOINTS = BrokenVersions({"gymnasium-robotics": "<=1.4.2", "mujoco": ">=3.12"}, "pip install 'mujoco<3.12'")
 FETCH_AND_HAND = (
     "fetch.reach:MujocoFetchReach", "fetch.push:MujocoFetchPush", "fetch.slide:MujocoFetchSlide",
     "fetch.pick_and_place:MujocoFetchPickAndPlace", "shadow_dexterous_hand.reach:MujocoHandReach",
@@ -115,9 +104,9 @@ FAMILIES: dict[str, Family] = {
         views=(ObservationView("observation", ("observation",)),),
         # as D4RL: each task counts once, and the episode ends with the last one
         kwargs={"remove_task_when_completed": True, "terminate_on_tasks_completed": True},
-        max_episode_steps=280, reference=scores.KITCHEN, **CHECKED_JOINTS,
+        max_episode_steps=280, reference=scores.KITCHEN, broken_with=CHECKED_JOINTS,
     ),
-    **{f"gymnasium_robotics.envs.{place}Env": Family(**CHECKED_JOINTS) for place in FETCH_AND_HAND},
+    **{f"gymnasium_robotics.envs.{place}Env": Family(broken_with=CHECKED_JOINTS) for place in FETCH_AND_HAND},
     # Minari's metadata say 200 steps, the reference scores are for 100 (Farama-Foundation/Minari#303)
     "gymnasium_robotics.envs.adroit_hand.adroit_pen:AdroitHandPenEnv": Family(max_episode_steps=100, reference=scores.PEN),
     "gymnasium_robotics.envs.adroit_hand.adroit_door:AdroitHandDoorEnv": Family(reference=scores.DOOR),

@@ -16,7 +16,6 @@ from edp_lightning.environments.own_randomness import OwnRandomness
 from edp_lightning.environments.quiet import quiet_gymnasium, register_robotics
 from edp_lightning.environments.scores import ScoreReference
 from edp_lightning.environments.specs import read_spec, write_spec
-from edp_lightning.environments.versions import refuse_versions
 from edp_lightning.environments.wrappers import ActionChunks, FlatObservation, MazeProgress
 from edp_lightning.errors import UserError
 
@@ -53,7 +52,8 @@ class EvaluationEnvironment:
         """
         spec = read_spec(self.spec_json)
         family = family_of(spec)
-        refuse_versions(family.broken_with, family.remedy)
+        if family.broken_with is not None:
+            family.broken_with.refuse()
         own = self.limited_by != "environment"
         spec.max_episode_steps = None if own else self.max_episode_steps
         if render_mode is not None:  # environments that draw nothing need not know the argument

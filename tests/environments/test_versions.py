@@ -4,7 +4,6 @@ import pytest
 
 from edp_lightning.environments import versions
 from edp_lightning.environments.families import FAMILIES
-from edp_lightning.environments.versions import refuse_versions
 from edp_lightning.errors import UserError
 
 PLACES = ("franka_kitchen:KitchenEnv", "fetch.reach:MujocoFetchReachEnv", "shadow_dexterous_hand.reach:MujocoHandReachEnv")
@@ -19,13 +18,9 @@ def test_robots_whose_joints_are_checked_are_refused_only_where_that_is_broken(p
     family = FAMILIES[f"gymnasium_robotics.envs.{place}"]
     monkeypatch.setattr(versions, "version", {"gymnasium-robotics": robotics, "mujoco": mujoco}.__getitem__)
     if not refused:
-        refuse_versions(family.broken_with, family.remedy)
+        family.broken_with.refuse()
         return
     with pytest.raises(
         UserError, match=f"gymnasium-robotics {robotics} and mujoco {mujoco} together; pip install 'mujoco<3.12'"
     ):
-        refuse_versions(family.broken_with, family.remedy)
-
-
-def test_other_families_are_refused_nothing():
-    refuse_versions({}, "")
+        family.broken_with.refuse()

@@ -15,7 +15,6 @@ from edp_lightning.environments.actions import FittedActions
 from edp_lightning.environments.answers import success_of
 from edp_lightning.environments.families import CHECKED_JOINTS
 from edp_lightning.environments.specs import environment_spec, read_spec, write_spec
-from edp_lightning.environments.versions import refuse_versions
 from edp_lightning.environments.workers import LocalEnvironments
 from edp_lightning.environments.wrappers import ActionChunks
 from edp_lightning.errors import UserError
@@ -102,7 +101,7 @@ def test_keys_of_an_environment_can_be_chosen_and_one_that_cannot_be_built_is_on
 def test_a_goal_environment_of_gymnasium_robotics_is_evaluated_in():
     arrays = robot_arrays(16, 4)
     try:
-        refuse_versions(CHECKED_JOINTS["broken_with"], "")
+        CHECKED_JOINTS.refuse()
     except UserError as error:
         pytest.skip(f"Fetch {error}")
     module = set_up("FetchReach-v4", arrays=arrays)
