@@ -6,7 +6,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-DISCOUNT, TAU = 0.99, 0.005
+TAU = 0.005
 
 
 def network(inputs: int, outputs: int) -> nn.Sequential:
@@ -41,8 +41,9 @@ class Peer:
         max_steps: int = 1_000_000,
         expectile: float = 0.7,
         beta: float = 3.0,
+        discount: float = 0.99,
     ) -> None:
-        self.expectile, self.beta = expectile, beta
+        self.expectile, self.beta, self.discount = expectile, beta, discount
         self.value, self.actor = network(observation_dim, 1), Actor(observation_dim, action_dim)
         self.q1, self.q2 = (network(observation_dim + action_dim, 1) for _ in range(2))
         self.target1, self.target2 = copy.deepcopy(self.q1), copy.deepcopy(self.q2)
@@ -67,7 +68,7 @@ class Peer:
             advantage = target_q - self.value(observation).squeeze(1)
             weight = torch.exp(self.beta * advantage).clamp(max=100)
             next_value = self.value(batch["next_observation"]).squeeze(1)
-            target = batch["reward"] + DISCOUNT ** batch["steps"] * (1 - batch["terminated"]) * next_value
+            target = batch["reward"] + self.discount ** batch["steps"] * (1 - batch["terminated"]) * next_value
         actor_loss = -(weight * self.actor.log_prob(observation, action)).mean()
         self.actor_optimizer.zero_grad()
         actor_loss.backward()
