@@ -22,6 +22,7 @@ from edp_lightning.evaluation.targets import Judgement, games, judge
 from edp_lightning.runs.checkpoint_io import read_checkpoint
 from edp_lightning.runs.processes import check_script_is_guarded
 from edp_lightning.runs.ranks import gather_objects
+from edp_lightning.runs.run_folder import lies_in
 from edp_lightning.runs.stop_signals import StopRequested
 
 Listener = Callable[[L.Trainer, L.LightningModule, list[EpisodeResult], int], dict[str, float]]
@@ -91,6 +92,7 @@ class EnvironmentEvaluation(L.Callback):
         self._history = EvaluationHistory()
         self._failures = 0  # in a row
         self._owed = False  # one was given up because of a signal
+        self._branches_off = False
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Refuse a background evaluation where its scores are needed at once, and scripts that its processes would run."""
@@ -182,12 +184,19 @@ class EnvironmentEvaluation(L.Callback):
         """Play between Lightning's own evaluations; the scores go to loggers and listeners alone."""
         self._evaluate(trainer, pl_module, self.num_episodes, over=True)
 
+    def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Notice a training that branches off another run: what that was judged by is not its own."""
+        fitting = trainer.state.fn == TrainerFn.FITTING
+        self._branches_off = fitting and not lies_in(str(trainer.ckpt_path), trainer.default_root_dir)
+
     def state_dict(self) -> dict[str, Any]:
         """Return the scores so far, and whether an evaluation of this state was given up."""
         return {"owed": self._owed, "history": self._history.state()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Know of the scores so far, and of an evaluation that was given up."""
+        if self._branches_off:
+            return
         self._owed = bool(state_dict["owed"])
         self._history.load(state_dict.get("history", []))  # runs of before there was one have none
 

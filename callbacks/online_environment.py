@@ -33,6 +33,10 @@ def refuse_unfit(trainer: L.Trainer, module: Any) -> None:
         raise UserError("online.env_steps needs an OfflineDataModule, which knows the environment and how episodes become rows")
     if data.environment is None:
         raise UserError(f"online.env_steps needs an environment: {data.no_environment}")
+    if trainer.fast_dev_run:  # type: ignore[attr-defined]
+        raise UserError(
+            "trainer.fast_dev_run is one batch and leaves no files; an online phase is neither: leave one of them out"
+        )
     if trainer.overfit_batches:  # type: ignore[attr-defined]
         raise UserError("trainer.overfit_batches repeats batches, which online.env_steps cannot: leave one of them out")
 

@@ -19,7 +19,7 @@ from edp_lightning.callbacks.online_environment import (
     refuse_selective_cloning,
     refuse_unfit,
 )
-from edp_lightning.data.collected import STATE
+from edp_lightning.data.collected import STATE, unpack
 from edp_lightning.data.replay import ReplayBuffer
 from edp_lightning.errors import UserError
 from edp_lightning.evaluation.collector import Collector
@@ -28,7 +28,7 @@ from edp_lightning.evaluation.metrics import evaluation_scores
 from edp_lightning.evaluation.online_curve import Point, collected_since, write_points
 from edp_lightning.evaluation.pace import Pace
 from edp_lightning.evaluation.rollout import EpisodeResult
-from edp_lightning.runs.run_folder import folder_of_checkpoint
+from edp_lightning.runs.run_folder import lies_in
 
 
 class OnlineTraining(L.Callback):
@@ -122,7 +122,7 @@ class OnlineTraining(L.Callback):
         if trainer.state.fn != TrainerFn.FITTING:
             return
         self._saved = checkpoint["callbacks"].get(STATE, {})
-        here = folder_of_checkpoint(str(trainer.ckpt_path)) == Path(trainer.default_root_dir).absolute()
+        here = lies_in(str(trainer.ckpt_path), trainer.default_root_dir)
         if not self._pace.env_steps:
             if self._saved and here:
                 raise UserError(
@@ -243,13 +243,15 @@ class OnlineTraining(L.Callback):
         self, trainer: L.Trainer, pl_module: L.LightningModule, results: list[EpisodeResult], step: int
     ) -> dict[str, float]:
         """Note an evaluation on the axis of environment steps; return what is logged with it."""
-        if self._collector is None or self._start is None:
+        if self._start is None or not (self._collector or self._saved):
             return {}
         environment = trainer.datamodule.environment  # type: ignore[attr-defined]
         env_steps = self._pace.due(step - self._start) if step > self._start else 0
         before = int(self._points[-1]["env_steps"]) if self._points else 0
         times = before // self._pace.num_envs, env_steps // self._pace.num_envs
-        collected = collected_since(self._collector.episodes, *times)
+        # a resumed run may owe an evaluation alone: then nothing is collected, and what was is as it was saved
+        episodes = self._collector.episodes if self._collector else unpack(self._saved["collected"]["episodes"])
+        collected = collected_since(episodes, *times)
         scores = evaluation_scores(torch.device("cpu"), environment, results, results)
         self._points.append({"env_steps": env_steps, "gradient_steps": step - self._start, **scores, **collected})
         write_points(Path(trainer.default_root_dir), self._points)
@@ -258,7 +260,7 @@ class OnlineTraining(L.Callback):
     def state_dict(self) -> dict[str, Any]:
         """Return what was collected, where it began, and the curve; nothing for offline training."""
         if self._collector is None:
-            return {}
+            return self._saved | {"points": self._points} if self._saved and self._pace.env_steps else {}
         return {
             "start": self._start,
             "settings": self._settings(),

@@ -105,7 +105,7 @@ def test_every_dataset_of_the_paper_has_an_overlay_with_its_settings(family, cap
 
 
 def test_fit_test_validate_predict(toy_set, command, capsys):
-    folder = command("fit", "--trainer.max_steps=10")
+    folder = command("fit", "--trainer.max_steps=10", "--target_update.tau=0.02")
     files = {p.name for p in folder.rglob("*") if p.is_file()}
     assert {"config.yaml", "last.ckpt", "best.ckpt"} <= files
     logged = scalars(folder)
@@ -126,6 +126,8 @@ def test_fit_test_validate_predict(toy_set, command, capsys):
     options = result["checkpoint"]["options"]
     assert (options["model"]["num_critics"], options["data"]["batch_size"]) == (3, 8)
     assert "seed" not in options["model"]
+    assert options["target_update"]["tau"] == 0.02
+    assert "online" not in options
     assert {"torch", "lightning", "minari"} <= set(result["versions"])
 
     before = (folder / "config.yaml").read_text()

@@ -11,6 +11,7 @@ from edp_lightning.acceleration.native.perceptrons import instruction_sets
 from edp_lightning.callbacks import LastCheckpoint
 from edp_lightning.runs.checkpoint_io import read_checkpoint
 from tests.probes import CrashError, DrawGlobally
+from tests.situations.sets import listening
 
 
 def flat(value, prefix=""):
@@ -72,6 +73,15 @@ SETTINGS = ["--entropy_tuning.enabled=true", "--target_update.ema_start=4", "--d
 )
 def test_a_run_that_ended_early_goes_on_bit_for_bit(stop, option, toy_set, command):
     goes_on_bit_for_bit(command, stop, [*SETTINGS, option])
+
+
+def test_options_that_change_on_the_way_are_named(toy_set, command, caplog):
+    command("fit", "--trainer.max_steps=5", "--data.n_step=3", "--model.actor_lr=1e-4")
+    with listening(caplog) as said:
+        command("fit", "--trainer.max_steps=6", "--data.n_step=3", "--model.actor_lr=1e-4", "--ckpt_path=last")
+        assert "going on with other options" not in said()
+        command("fit", "--trainer.max_steps=7", "--ckpt_path=last")
+    assert "those of the checkpoint (in brackets): model.actor_lr 0.0003 (0.0001), data.n_step 1 (3)" in said()
 
 
 @pytest.mark.skipif(not instruction_sets(), reason="needs a processor with bfloat16")

@@ -14,7 +14,7 @@ from edp_lightning.data.transitions import WindowBatch
 from edp_lightning.errors import UserError
 from edp_lightning.networks.causal_transformer import CausalTransformer, KeptInBlock
 from edp_lightning.policies.memory import Memory
-from edp_lightning.policies.return_conditioned import TOKENS, Kept, ReturnConditionedPolicy, Window, go_on
+from edp_lightning.policies.return_conditioned import TOKENS, EmbeddingInit, Kept, ReturnConditionedPolicy, Window, go_on
 
 
 class DecisionTransformer(OfflineAlgorithm):
@@ -31,6 +31,8 @@ class DecisionTransformer(OfflineAlgorithm):
         max_episode_length: Steps of an episode that can be told apart; no trajectory and no evaluation may be longer.
         activation: Of the blocks' perceptrons: ``gelu`` as in CORL, or ``relu`` as in the authors' code.
         embedding_dropout: Probability that a number of the tokens' embeddings is dropped in training.
+        embedding_init: Where the maps and vectors of tokens, and the last map, start: ``normal``, from N(0, 0.02^2) as the
+            transformer and as in CORL, or ``torch``, PyTorch's own start as in the authors' code.
         attention_dropout: Probability that a weight of the attention is dropped in training.
         residual_dropout: Probability that an output of a block's attention or perceptron is dropped in training.
         return_scale: Divides returns for the network.
@@ -62,6 +64,7 @@ class DecisionTransformer(OfflineAlgorithm):
         max_episode_length: int = 1000,
         activation: Literal["gelu", "relu"] = "gelu",
         embedding_dropout: float = 0.1,
+        embedding_init: EmbeddingInit = "normal",
         attention_dropout: float = 0.1,
         residual_dropout: float = 0.1,
         return_scale: float = 1000.0,
@@ -126,7 +129,7 @@ class DecisionTransformer(OfflineAlgorithm):
             h.embedding_dim, h.num_layers, h.num_heads, h.activation, *dropout, hidden_dtype=self.hidden_dtype
         )
         sizes = observation_dim, action_dim, h.max_episode_length
-        self.actor = ReturnConditionedPolicy(*sizes, transformer, h.embedding_dim, h.embedding_dropout)
+        self.actor = ReturnConditionedPolicy(*sizes, transformer, h.embedding_dim, h.embedding_dropout, h.embedding_init)
 
     def _largest_return(self) -> float:
         data: Any = None if self._trainer is None else getattr(self.trainer, "datamodule", None)

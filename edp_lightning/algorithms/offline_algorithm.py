@@ -6,6 +6,7 @@ from typing import Any, ClassVar, ParamSpec, TypeVar
 
 import lightning as L
 import torch
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
@@ -23,7 +24,7 @@ from edp_lightning.errors import UserError
 from edp_lightning.networks.scaling import ActionScaler, ObservationNormalizer
 from edp_lightning.policies.acting import ActionChooser
 from edp_lightning.runs.checkpoint_io import FORMAT_KEY, FORMAT_VERSION
-from edp_lightning.runs.compatibility import agreed_width, check_checkpoint, check_trainer
+from edp_lightning.runs.compatibility import agreed_width, changed_options, check_checkpoint, check_trainer
 from edp_lightning.runs.rng import stream_seed
 
 _WATCHED = ("loss", "gradient_norm")
@@ -441,6 +442,18 @@ class OfflineAlgorithm(L.LightningModule, ABC):
             raise UserError(f"the checkpoint is one of {theirs}, not of {type(self).__name__}: use its config, or another file")
         check_checkpoint(checkpoint.get("hyper_parameters", {}), self.hparams, self.sizes)
         self._scales_known = True
+        self._tell_changes(checkpoint)
+
+    def _tell_changes(self, checkpoint: Mapping[str, Any]) -> None:
+        """Say which options a training that goes on has changed: by intent, or because a command line was shortened."""
+        if self._trainer is None or self.trainer.state.fn != TrainerFn.FITTING:
+            return
+        data = getattr(self.trainer, "datamodule", None)
+        changed = changed_options("model", checkpoint.get("hyper_parameters", {}), self.hparams)
+        if data is not None:
+            changed += changed_options("data", checkpoint.get("datamodule_hyper_parameters", {}), data.hparams)
+        if changed:
+            rank_zero_info(f"going on with other options than those of the checkpoint (in brackets): {', '.join(changed)}")
 
 
 def _as_list(value: Any) -> list[Any]:

@@ -2,5 +2,6 @@
 
 from edp_lightning.collect.command import collect
 from edp_lightning.collect.tasks import DATASET_IDS
+from edp_lightning.collect.writer import collecting_alone
 
-__all__ = ["DATASET_IDS", "collect"]
+__all__ = ["DATASET_IDS", "collect", "collecting_alone"]

@@ -1,6 +1,7 @@
 """Writes Minari sets that are either complete or absent."""
 
 import os
+import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -38,6 +39,35 @@ def check_target(dataset_id: str) -> None:
         raise UserError(
             f"dataset {dataset_id} cannot be written to {root} ({error}): MINARI_DATASETS_PATH chooses another folder"
         ) from error
+
+
+@contextmanager
+def collecting_alone(dataset_id: str) -> Iterator[None]:
+    """Wait until no other process collects this set, and let none begin before the context ends.
+
+    For those who want the set and not its collection: they ask inside whether it is there by now. Windows has no such lock.
+    """
+    root = dataset_folder()
+    if sys.platform == "win32":
+        yield
+        return
+    import fcntl
+
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        lock = (root / f".collecting-{dataset_id.replace('/', '-')}.lock").open("w")
+    except OSError:  # the collection says what is wrong with the folder
+        yield
+        return
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print(f"another process collects {dataset_id}: waiting for it", flush=True)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        except OSError:  # some network file systems have no locks
+            pass
+        yield
 
 
 def write_dataset(

@@ -31,6 +31,7 @@ from edp_lightning.runs.run_folder import (
     NAMED_CHECKPOINTS,
     claimed_run_folder,
     folder_of_checkpoint,
+    lies_in,
     lock_run_folder,
     named_checkpoint,
     resume_point,
@@ -164,10 +165,10 @@ class OfflineCLI(LightningCLI):
         wanted, step = config.get("ckpt_path"), 0
         self._stated_logger = config.trainer.logger
         if self.subcommand == "fit":
+            goes_on = wanted in NAMED_CHECKPOINTS or (wanted is not None and lies_in(wanted, folder))
             if not config.trainer.fast_dev_run:
-                self._locks.enter_context(claimed_run_folder(folder, wanted is not None, self._has_trained))
+                self._locks.enter_context(claimed_run_folder(folder, goes_on, self._has_trained))
             checkpoint, step = resume_point(folder, wanted)
-            goes_on = wanted in NAMED_CHECKPOINTS or (wanted is not None and folder_of_checkpoint(wanted) == folder.absolute())
             config.trainer.logger = loggers_of_run(config.trainer.logger, folder, goes_on, step)
         else:
             config.trainer.logger = False

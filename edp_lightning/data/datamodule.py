@@ -178,7 +178,7 @@ class OfflineDataModule(L.LightningDataModule):
         """Collect or download a missing set, where that was asked for; otherwise say how to get it."""
         if self._arrays is not None:
             return
-        from edp_lightning.collect import DATASET_IDS, collect
+        from edp_lightning.collect import DATASET_IDS, collect, collecting_alone
         from edp_lightning.data.sources.minari import is_local
         from edp_lightning.data.sources.opening import minari_id, obtain
 
@@ -186,11 +186,13 @@ class OfflineDataModule(L.LightningDataModule):
         names = {dataset_id: name for name, dataset_id in DATASET_IDS.items()}
         dataset_id = minari_id(self.dataset)
         if dataset_id in names and h.collect_steps is not None and not is_local(dataset_id):
-            rank_zero_info(
-                f"{self.dataset} is not on this machine: collecting {h.collect_steps} steps with the bundled controller"
-            )
-            workers = h.collect_workers or os.cpu_count() or 1
-            collect(names[dataset_id], steps=h.collect_steps, workers=workers, seed=h.collect_seed)
+            with collecting_alone(dataset_id):
+                if not is_local(dataset_id):  # nor has another process collected it meanwhile
+                    rank_zero_info(
+                        f"{self.dataset} is not on this machine: collecting {h.collect_steps} steps with the bundled controller"
+                    )
+                    workers = h.collect_workers or os.cpu_count() or 1
+                    collect(names[dataset_id], steps=h.collect_steps, workers=workers, seed=h.collect_seed)
         else:
             obtain(self.dataset, h.download)
         for name in (*(h.mixture or {}), *([h.validation] if h.validation else ())):

@@ -72,9 +72,13 @@ def evaluate_offline(
     algorithm = load_policy(path, device=device, seed=seed).algorithm
     discount = _discount(algorithm, discount)
     data = _data(saved, dataset, discount, bool(episodes))
+    reward_map = _reward_map(saved)
+    if algorithm.discount not in (None, discount):  # its critics hold values at that discount: nothing to compare with here
+        print(f"the policy's own critics are left out: their discount is {algorithm.discount:g}, not {discount:g}")
+        reward_map = None
     with Progress(transient=True) as progress, torch.random.fork_rng(devices=[]):
         judge = Judge(algorithm, data, progress, seed)
-        found = estimate(judge, data, _reward_map(saved), discount, options, max_rows, max_states, episodes)
+        found = estimate(judge, data, reward_map, discount, options, max_rows, max_states, episodes)
     record = {
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "checkpoint": checkpoint_facts(path),

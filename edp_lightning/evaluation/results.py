@@ -1,16 +1,19 @@
 """What a result file says: every episode, and how the numbers came about."""
 
 import datetime
-import json
 import platform
 from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from edp_lightning import __version__
 from edp_lightning.evaluation.rollout import EpisodeResult
 from edp_lightning.runs.checkpoint_io import read_checkpoint
+from edp_lightning.runs.compatibility import training_options
+from edp_lightning.runs.run_folder import folder_of_checkpoint
 
 PACKAGES = ("torch", "lightning", "minari", "mujoco", "gymnasium", "gymnasium-robotics", "numpy")
 
@@ -58,8 +61,8 @@ def episode_facts(result: EpisodeResult) -> dict[str, Any]:
     }
 
 
-MACHINE_OPTIONS = {"seed", "compile", "cache", "collect_workers", "download"}
-"""Options that say where or which time a policy was trained, not how."""
+LEARNING_CALLBACKS = ("target_update", "entropy_tuning", "online")
+"""Sections of a run's config that say how it learned, beside those of the model and the data."""
 
 
 def checkpoint_facts(path: str | Path | None) -> dict[str, Any] | None:
@@ -72,14 +75,20 @@ def checkpoint_facts(path: str | Path | None) -> dict[str, Any] | None:
         "gradient_steps": int(checkpoint["global_step"]),
         "training_seed": checkpoint["hyper_parameters"]["seed"],
         "options": {
-            "model": _training_options(checkpoint["hyper_parameters"]),
-            "data": _training_options(checkpoint.get("datamodule_hyper_parameters", {})),
+            "model": training_options(checkpoint["hyper_parameters"]),
+            "data": training_options(checkpoint.get("datamodule_hyper_parameters", {})),
+            **_callback_options(folder_of_checkpoint(path)),
         },
     }
 
 
-def _training_options(hyper_parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what JSON can hold of the options; Lightning's own entries begin with an underscore."""
-    kept = {k: v for k, v in hyper_parameters.items() if k not in MACHINE_OPTIONS and not k.startswith("_")}
-    plain: dict[str, Any] = json.loads(json.dumps(kept, default=str))
-    return plain
+def _callback_options(folder: Path) -> dict[str, Any]:
+    """Return what the run's config says of callbacks that change weights; nothing for a run from Python, which has none."""
+    try:
+        config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+        sections = {name: training_options(config[name]) for name in LEARNING_CALLBACKS if config.get(name)}
+    except (OSError, ValueError, AttributeError, yaml.YAMLError):  # not there, or a file of somebody else's
+        return {}
+    if not sections.get("online", {}).get("env_steps"):
+        sections.pop("online", None)
+    return sections

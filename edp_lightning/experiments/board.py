@@ -92,7 +92,8 @@ class Board:
         for run in self.runs:
             if run.state in (State.RUNNING, State.ELSEWHERE, State.FAILED) or run.failures:
                 steps = f"{self._steps[run.trial.folder]:,} of {run.trial.steps:,}"
-                table.add_row(run.trial.name, run.verb or run.state.value, steps, f"{run.failures} {run.reason}".rstrip(" 0"))
+                failures = f"{run.failures} {run.reason}" if run.failures else run.reason
+                table.add_row(run.trial.name, run.verb or run.state.value, steps, failures)
         return Group(self.summary(), table) if table.row_count else self.summary()
 
     def _under_way(self, run: TrialRun) -> int:

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from edp_lightning.collect import DATASET_IDS
+from edp_lightning.collect import DATASET_IDS, collecting_alone
 from edp_lightning.data.sources.minari import is_local
 from edp_lightning.data.sources.opening import minari_id
 from edp_lightning.errors import UserError
@@ -48,7 +48,10 @@ def collect_missing(commands: Sequence[Sequence[str]]) -> None:
         UserError: If one fails.
     """
     for command in commands:
-        status = subprocess.run(attached_command([sys.executable, "-m", "edp_lightning", *command])).returncode
+        with collecting_alone(DATASET_IDS[command[1]]):
+            if is_local(DATASET_IDS[command[1]]):  # by now: another sweep has collected it
+                continue
+            status = subprocess.run(attached_command([sys.executable, "-m", "edp_lightning", *command])).returncode
         if status:
             raise UserError(
                 f"edp_lightning {' '.join(command)} ended with status {status}: mend that, then start the sweep again"

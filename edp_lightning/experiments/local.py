@@ -25,6 +25,9 @@ def run_local(runs: Sequence[TrialRun], workers: int, board: Board) -> int:
 
     Returns:
         The signal that stopped it after every trial has saved, 0 if none did.
+
+    Raises:
+        KeyboardInterrupt: After a second Ctrl-C, which kills the trials.
     """
     signals = StopSignals()
     signals.install()
@@ -56,7 +59,7 @@ def run_local(runs: Sequence[TrialRun], workers: int, board: Board) -> int:
             return signals.received
     except KeyboardInterrupt:  # the second Ctrl-C
         _leave(runs, signal.SIGKILL if hasattr(signal, "SIGKILL") else signal.SIGTERM)
-        return int(signal.SIGINT)
+        raise
     finally:
         signals.restore()
 

@@ -70,6 +70,16 @@ class TrialRun:
         except UserError:
             self.state = State.WAITING  # starting it says why
 
+    def notice_others(self) -> None:
+        """Find out whether another sweep runs it, for those who only look."""
+        folder = records.trial_folder(self.trial)
+        if self.state is State.WAITING and folder.exists():
+            try:
+                with lock_run_folder(folder):
+                    pass
+            except UserError:
+                self.state = State.ELSEWHERE
+
     def start(self) -> None:
         """Start its next process, if it is not done and no other sweep runs it."""
         try:

@@ -34,12 +34,12 @@ def batch_file(
     program = f"{shlex.quote(sys.executable)} -m edp_lightning"
     lines = [
         "#!/bin/bash",
-        f"#SBATCH --job-name={plan.name}",
+        f'#SBATCH --job-name="{plan.name}"',
         f"#SBATCH --array={_ranges(indices)}{f'%{workers}' if workers else ''}",
         "#SBATCH --ntasks=1",
         f"#SBATCH --cpus-per-task={threads}",
         *([f"#SBATCH --gpus-per-task={max(1, round(gpus))}"] if gpus else []),
-        f"#SBATCH --output={plan.output.absolute()}/slurm-%A_%a.out",
+        f'#SBATCH --output="{plan.output.absolute()}/slurm-%A_%a.out"',
         f"#SBATCH --signal=B:TERM@{SAVING_SECONDS}",
         "# Add --time, --partition and --mem of your cluster. A job whose time is up has saved: submit this file again.",
         *(f"# A set is missing; before submitting run: {program} {shlex.join(command)}" for command in collect),

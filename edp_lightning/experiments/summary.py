@@ -141,6 +141,10 @@ def _notes(grid: Grid, rows: Sequence[Row], tasks: Sequence[str]) -> tuple[str, 
             f"Not in the numbers over tasks, because a system lacks them or has fewer seeds there, or because they are "
             f"judged by a raw return: {', '.join(outside)}."
         )
+    for system in grid.systems:
+        seeds = [len(grid.cells[task, system].last) for task in tasks]
+        if len({*seeds}) > 1:
+            notes.append(f"{system}: its first {min(seeds)} seeds of every task count in the numbers over tasks.")
     for task in grid.tasks:
         steps = sorted({row.steps for row in rows if row.task == task})
         if len(steps) > 1:

@@ -2,6 +2,7 @@
 
 import os
 import shlex
+import signal
 from collections.abc import Sequence
 
 from rich.console import Console
@@ -64,8 +65,11 @@ def sweep(
     if dry_run:
         _print_commands(indices, runs, commands, threads)
     elif status:
+        for run in runs:
+            run.notice_others()
         console.print(Board(runs, at_a_time).table())
     elif engine == "slurm":
+        plan.output.mkdir(parents=True, exist_ok=True)  # SLURM opens the jobs' output there, and makes no folder for it
         print(batch_file(plan, file, todo, commands, threads, gpus_per_trial, workers), end="")
     elif engine == "ray":
         collect_missing(commands)
@@ -77,11 +81,12 @@ def sweep(
     else:
         collect_missing(commands)
         board = Board(runs, at_a_time, console)
-        number = run_local(runs, at_a_time, board)
+        try:
+            number, left = run_local(runs, at_a_time, board), "every trial has saved"
+        except KeyboardInterrupt:
+            number, left = int(signal.SIGINT), "trials were killed and repeat the steps since their last checkpoints"
         if number:
-            console.print(
-                f"stopped; every trial has saved. Go on with: edp_lightning sweep {file}", markup=False, soft_wrap=True
-            )
+            console.print(f"stopped; {left}. Go on with: edp_lightning sweep {file}", markup=False, soft_wrap=True)
             raise SystemExit(128 + number)
         _end(runs, console)
 

@@ -1,13 +1,15 @@
 """A policy that is told what is still to be earned, and what it saw and did before (arXiv 2106.01345)."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from edp_lightning.networks.causal_transformer import CausalTransformer, KeptInBlock, drop, initialize
 from edp_lightning.networks.perceptron import CastLinear
+
+EmbeddingInit = Literal["normal", "torch"]
 
 TOKENS = 3
 """Tokens per step: return-to-go, observation, action."""
@@ -40,6 +42,8 @@ class ReturnConditionedPolicy(nn.Module):
         transformer: What tokens go through.
         embedding_dim: Its width.
         embedding_dropout: Probability that a number of the embeddings is dropped.
+        embedding_init: Where the maps and vectors of tokens, and the last map, start: ``normal``, from N(0, 0.02^2) like the
+            transformer, or ``torch``, where PyTorch starts them.
     """
 
     def __init__(
@@ -50,6 +54,7 @@ class ReturnConditionedPolicy(nn.Module):
         transformer: CausalTransformer,
         embedding_dim: int,
         embedding_dropout: float = 0.0,
+        embedding_init: EmbeddingInit = "normal",
     ) -> None:
         super().__init__()
         self.embedding_dropout = embedding_dropout
@@ -61,7 +66,7 @@ class ReturnConditionedPolicy(nn.Module):
         self.norm = nn.LayerNorm(embedding_dim)
         self.transformer = transformer
         self.output = CastLinear(embedding_dim, action_dim)
-        self.apply(initialize)
+        (self if embedding_init == "normal" else self.transformer).apply(initialize)
 
     def forward(
         self, observation: Tensor, action: Tensor, return_to_go: Tensor, timestep: Tensor, kept: Kept = KEEP_ALL

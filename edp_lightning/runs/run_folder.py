@@ -33,6 +33,11 @@ def folder_of_checkpoint(path: str | Path) -> Path:
     return folder.parent if folder.name == "checkpoints" else folder
 
 
+def lies_in(checkpoint: str | Path, folder: str | Path) -> bool:
+    """Return whether a checkpoint file is one of the run in a folder; links to either do not matter."""
+    return folder_of_checkpoint(checkpoint).resolve() == Path(folder).resolve()
+
+
 def check_writable(folder: Path) -> None:
     """Create a folder, or make sure that files can be created in it.
 

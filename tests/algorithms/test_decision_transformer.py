@@ -152,6 +152,20 @@ def test_attention_written_out_is_that_of_torch():
     torch.testing.assert_close(attend(query, key, value, everything), attend(query, key, value))
 
 
+def test_tokens_start_small_or_where_torch_starts_them():
+    """N(0, 0.02^2) as CORL, or as the authors N(0, 1) for steps and uniform for maps; the transformer small in both."""
+    options = {**PLAIN, "embedding_dim": 64, "num_heads": 1, "max_episode_length": 500}
+    for init, step_std, bias in (("normal", 0.02, False), ("torch", 1.0, True)):
+        actor = built(DecisionTransformer, **options, embedding_init=init).actor
+        assert float(actor.embed_timestep.weight.detach().std()) == pytest.approx(step_std, rel=0.02)
+        assert [
+            bool(layer.bias.any()) for layer in (actor.embed_return, actor.embed_observation, actor.embed_action, actor.output)
+        ] == 4 * [bias]
+        maps = [m for m in actor.transformer.modules() if isinstance(m, torch.nn.Linear)]
+        assert all(not m.bias.any() for m in maps)
+        assert float(torch.cat([m.weight.detach().flatten() for m in maps]).std()) == pytest.approx(0.02, rel=0.05)
+
+
 def test_in_a_bandit_the_return_that_is_asked_for_chooses_the_arm():
     module = built(DecisionTransformer, **(PLAIN | {"actor_lr": 1e-2, "weight_decay": 0.0}))
     arm = (torch.arange(32) % 2).float()

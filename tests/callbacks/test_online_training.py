@@ -1,8 +1,11 @@
 """From an offline checkpoint on in the environment, through the command line."""
 
+import signal
+
 import pytest
 import torch
 
+from edp_lightning.callbacks import NumericsGuard
 from edp_lightning.callbacks.online_training import OnlineTraining
 from edp_lightning.cli import main
 from edp_lightning.data.sources.minari import open_set
@@ -124,12 +127,45 @@ def test_a_run_that_is_cut_off_goes_on_bit_for_bit(fit, offline, capsys, tmp_pat
     assert differing(state(whole, "OnlineTraining"), wanted) == []
 
 
+def test_an_interrupted_last_evaluation_loses_nothing_and_the_command_again_overwrites_nothing(
+    fit, offline, monkeypatch, capsys
+):
+    """Training is over and an evaluation is owed: the resumed run plays it, and keeps what was collected."""
+    fresh = [f"--ckpt_path={offline}", *ONLINE]
+    whole = fit("whole", *fresh)
+    on_validation_start = NumericsGuard.on_validation_start
+
+    def press(self, trainer, pl_module):
+        on_validation_start(self, trainer, pl_module)
+        if trainer.global_step == 20:
+            signal.raise_signal(signal.SIGTERM)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(NumericsGuard, "on_validation_start", press)
+        with pytest.raises(SystemExit):
+            fit("parts", *fresh)
+    resumed = fit("parts", "--ckpt_path=last", *ONLINE)
+    assert differing(state(resumed, "OnlineTraining"), state(whole, "OnlineTraining")) == []
+    assert (resumed / "online_curve.csv").read_text() == (whole / "online_curve.csv").read_text()
+
+    capsys.readouterr()
+    before = (whole / "checkpoints" / "last.ckpt").read_bytes()
+    with pytest.raises(SystemExit):
+        fit("whole", *fresh)
+    assert "already holds a run: continue it with --ckpt_path last" in capsys.readouterr().err
+    assert (whole / "checkpoints" / "last.ckpt").read_bytes() == before
+
+
 def test_with_the_datasets_rows_alone_training_is_what_it_was_offline(fit, offline):
     """Collecting disturbs nothing: the same weights as those of an offline run that goes on."""
     assert "OnlineTraining" not in torch.load(offline, weights_only=True)["callbacks"]
     longer = fit("longer", f"--ckpt_path={offline}", "--trainer.max_steps=15")
     alone = fit("alone", f"--ckpt_path={offline}", *ONLINE, "--online.env_steps=40", "--online.offline_share=1")
     assert differing(state(alone), state(longer)) == []
+    judged = torch.load(longer / "checkpoints" / "last.ckpt", weights_only=True)["callbacks"]["EnvironmentEvaluation"][
+        "history"
+    ]
+    assert [step for step, _ in judged] == [10, 15]  # what the other run was judged by at step 5 is not its own
 
 
 def test_what_was_collected_is_cloned_unless_it_is_left_out(fit, offline):
@@ -170,6 +206,7 @@ def test_runs_that_cannot_go_on_online_say_why(fit, offline, capsys):
     assert "needs an environment: data.environment is none" in refused(f"--ckpt_path={offline}", "--data.environment=none")
     nothing = ["--online.clone_collected=false", "--online.offline_share=0"]
     assert "leaves the behaviour loss nothing" in refused(f"--ckpt_path={offline}", *nothing)
+    assert "an online phase is neither" in refused(f"--ckpt_path={offline}", "--trainer.fast_dev_run=1")
     assert "trainer.overfit_batches repeats batches" in refused(f"--ckpt_path={offline}", "--trainer.overfit_batches=1")
     capsys.readouterr()
     before = offline.read_bytes()

@@ -1,4 +1,5 @@
 import json
+import threading
 from pathlib import Path
 
 import gymnasium as gym
@@ -8,7 +9,7 @@ import pytest
 from gymnasium.envs.registration import EnvSpec
 from gymnasium.utils.env_checker import check_env
 
-from edp_lightning.collect import collect, writer
+from edp_lightning.collect import collect, collecting_alone, writer
 from edp_lightning.collect.maze_tasks import MAZE_TASKS
 from edp_lightning.collect.recorder import MazeRecorder
 from edp_lightning.collect.tasks import TASKS
@@ -212,3 +213,21 @@ def test_toy_data_has_the_shares_of_the_paper(minari_root):
     inside = np.abs(states[:, 2]) < 1
     assert np.std((states[:, 2] - first)[inside]) == pytest.approx(0.04, rel=0.15)
     assert json.loads((minari_root / "edp/toy/two-step-v0/data/metadata.json").read_text())["total_episodes"] == 500
+
+
+def test_who_wants_a_set_that_another_collects_waits_for_it(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
+    events = []
+
+    def want():
+        with collecting_alone("edp/toy/two-step-v0"):
+            events.append("second")
+
+    with collecting_alone("edp/toy/two-step-v0"):
+        other = threading.Thread(target=want)
+        other.start()
+        other.join(0.3)
+        events.append("first")
+    other.join()
+    assert events == ["first", "second"]
+    assert "another process collects edp/toy/two-step-v0: waiting for it" in capsys.readouterr().out

@@ -136,6 +136,13 @@ def test_a_run_is_judged_on_its_data_and_against_episodes(run, capsys):
     assert {**again, "date": 0} == {**record, "date": 0}  # the same seed says the same
 
 
+def test_critics_of_another_discount_are_no_estimate(run, capsys):
+    judge(run, "--steps=5", "--episodes=2", "--discount=0.9")
+    record = json.loads((run / "offline_last.json").read_text())
+    assert set(record["estimates"]) == set(record["comparison"]["estimators"]) == {"fitted_q"}
+    assert "own critics are left out: their discount is 0.99, not 0.9" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

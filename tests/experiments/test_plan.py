@@ -119,12 +119,14 @@ def test_dry_run_and_slurm_print_and_run_nothing(tmp_path, capsys):
     assert lines[2] == "# 0: toy Ours seed 0, waiting"
     assert lines[3].startswith("OMP_NUM_THREADS=2 ")
     assert len(lines) == 2 + 5 * 3
+    assert not (tmp_path / "runs").exists()
     main(["sweep", str(tmp_path / "sweep.yaml"), "--engine=slurm", "--threads=2", "--workers=4", "--gpus_per_trial=0.5"])
     text = capsys.readouterr().out
     assert "#SBATCH --array=0-4%4\n" in text
     assert "#SBATCH --cpus-per-task=2\n#SBATCH --gpus-per-task=1\n" in text
     assert text.splitlines()[-1].endswith(f'sweep {tmp_path}/sweep.yaml --trial "$SLURM_ARRAY_TASK_ID" --threads 2')
-    assert not (tmp_path / "runs").exists()
+    assert f'#SBATCH --output="{tmp_path}/runs/slurm-%A_%a.out"\n' in text
+    assert list((tmp_path / "runs").iterdir()) == []  # where SLURM is to write must be there
 
 
 @pytest.mark.parametrize("file", sorted((ROOT / "configs" / "sweeps").glob("*.yaml")), ids=lambda path: path.stem)

@@ -132,6 +132,11 @@ def test_what_differs_is_left_out_and_named(runs, changes, reason, capsys, tmp_p
     assert f"`{odd}`" in text.partition("## Left out")[2]
 
 
+def test_seeds_that_one_task_has_more_of_are_named(runs):
+    write(runs, HOPPER, "IQL", 3, 90.0)
+    assert "IQL: its first 3 seeds of every task count in the numbers over tasks." in summarize(read_grid([runs])).notes
+
+
 def test_broken_files_doubled_seeds_and_lonely_best_files_are_left_out(runs, tmp_path):
     (runs / "x-seed0").mkdir()
     (runs / "x-seed0" / "test_last.json").write_text("{")

@@ -114,6 +114,9 @@ def test_two_sweeps_never_run_one_trial(scripted, monkeypatch):
     folder = records.trial_folder(runs[0].trial)
     folder.mkdir()
     with lock_run_folder(folder):
+        runs[0].notice_others()
+        assert runs[0].state is State.ELSEWHERE  # for those who look at it
+        runs[0].look()
         runs[0].start()
         assert runs[0].state is State.ELSEWHERE
         assert started == []
@@ -173,8 +176,25 @@ def test_the_board_counts_and_says_how_long(scripted):
     runs, _ = scripted("fine", "good", "broken")
     shown = board(runs, 2)
     runs[0].gained, runs[0].seconds, runs[0].state = 10, 40.0, State.DONE
+    runs[1].state, runs[1].failures, runs[1].reason = State.FAILED, 3, "fit ended by itself at step 500 of 1000"
+    with shown.console.capture() as capture:
+        shown.console.print(shown.table())
+    assert "3 fit ended by itself at step 500 of 1000" in capture.get()
+    runs[1].state, runs[1].failures = State.WAITING, 0
     shown.update(True)
     assert shown.summary() == "2 waiting, 1 done, about 0:00:40 left"  # two trials of 10 steps side by side, 4 s a step
+
+
+def test_a_second_ctrl_c_kills_and_says_so(tmp_path, monkeypatch, capsys):
+    def press(self, now=False):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Board, "update", press)
+    monkeypatch.setattr("edp_lightning.experiments.sweep.collect_missing", lambda commands: None)
+    with pytest.raises(SystemExit) as stop:
+        main(["sweep", str(sweep_file(tmp_path, 5, ours=[]))])
+    assert stop.value.code == 130
+    assert "trials were killed and repeat the steps since" in capsys.readouterr().out
 
 
 def sweep_file(tmp_path: Path, steps: int, **algorithms: list[str]) -> Path:

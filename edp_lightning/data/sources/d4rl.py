@@ -77,8 +77,8 @@ class D4RLFile(UnitBoxFile):
     """A D4RL file on disk.
 
     Transitions are exactly those of ``d4rl.qlearning_dataset``: the next observation is the next row, the row of a time limit
-    and the file's last row are dropped. With ``keep_time_limits`` the ``next_observations`` of the file are used instead and
-    every row stays.
+    and the file's last row are dropped. So are rows at which a robot jumps to another place (AntMaze v0), which that function
+    keeps. With ``keep_time_limits`` the ``next_observations`` of the file are used instead and every row stays.
 
     Attributes:
         dataset_id: Name for messages and results.
