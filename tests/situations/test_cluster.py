@@ -19,6 +19,7 @@ from edp_lightning.runs.processes import is_guarded
 from edp_lightning.runs.run_folder import check_writable, claimed_run_folder, folder_of_checkpoint, lock_run_folder
 from tests.conftest import TINY, scalars
 from tests.test_cli import failing
+from tests.test_resume import assert_same_run
 
 ROOT = Path(__file__).parents[2]
 TASK = {"SLURM_JOB_ID": "7", "SLURM_JOB_NAME": "edp", "SLURM_PROCID": "1", "SLURM_LOCALID": "1", "SLURM_NODEID": "0"}
@@ -117,6 +118,31 @@ def test_a_requeued_job_has_its_own_time(toy_set, command):
     first = read_checkpoint(folder / "checkpoints" / "last.ckpt")["global_step"]
     command("fit", *options, "--ckpt_path=last")
     assert read_checkpoint(folder / "checkpoints" / "last.ckpt")["global_step"] > first > 0
+
+
+@pytest.mark.parametrize("last", [7, 10])
+def test_a_job_whose_time_is_up_leaves_no_trace_in_the_run(last, toy_set, command, monkeypatch):
+    """In the middle of an epoch that ends with an evaluation, and after one: the other evaluations stay where they were."""
+    options = ["--trainer.max_steps=20", "--trainer.check_val_every_n_epoch=2", "--trainer.max_time=00:01:00:00"]
+    options += ["--entropy_tuning.enabled=true"]
+    whole = command("fit", *options, run_name="whole")
+    on_train_batch_end = JobTimer.on_train_batch_end
+
+    def end(self, trainer, *args, **kwargs):
+        self._offset = 3600.0 if trainer.global_step == last else 0.0
+        on_train_batch_end(self, trainer, *args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(JobTimer, "on_train_batch_end", end)
+        folder = command("fit", *options, run_name="parts")
+    assert read_checkpoint(folder / "checkpoints" / "last.ckpt")["global_step"] == last
+    command("fit", *options, "--ckpt_path=last", run_name="parts")
+    assert_same_run(folder, whole)
+    judged = [
+        read_checkpoint(run / "checkpoints" / "last.ckpt")["callbacks"]["EnvironmentEvaluation"] for run in (whole, folder)
+    ]
+    assert [step for step, _ in judged[0]["history"]] == [10, 20]
+    assert judged[0] == judged[1]
 
 
 def test_the_time_of_earlier_jobs_is_left_alone():
