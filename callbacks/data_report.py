@@ -55,6 +55,7 @@ class DataReport(L.Callback):
             writer.add_histogram(f"actor/action_{index}", column.float().cpu(), trainer.global_step - 1)
 
     def _writer(self, trainer: L.Trainer):  # type: ignore[no-untyped-def]
-        if not trainer.is_global_zero or not isinstance(trainer.logger, TensorBoardLogger):
+        data = getattr(trainer, "datamodule", None)  # a loader of somebody else's has no card
+        if data is None or not trainer.is_global_zero or not isinstance(trainer.logger, TensorBoardLogger):
             return None
         return trainer.logger.experiment

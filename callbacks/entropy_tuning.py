@@ -63,10 +63,13 @@ class EntropyCoefficientTuning(L.Callback):
             )
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Create what is learned and its Adam, continuing a loaded state."""
-        if not self.enabled:
-            return
+        """Create what is learned and its Adam, continuing a loaded state; without tuning, set the chosen coefficient."""
         module: Any = pl_module
+        if not self.enabled:
+            fixed: TunableEntropy | None = module.tunable_entropy
+            if fixed is not None:  # the one in a checkpoint may be an earlier run's
+                fixed.log_coef.copy_(torch.tensor(float(fixed.initial)).log())
+            return
         entropy: TunableEntropy = module.tunable_entropy
         self._log_coef = entropy.log_coef
         self._target = entropy.default_target() if self.target_entropy is None else self.target_entropy
@@ -91,6 +94,8 @@ class EntropyCoefficientTuning(L.Callback):
         if self.network is not None:
             self.network.load_state_dict(saved["network"])
         self.optimizer.load_state_dict(saved["optimizer"])
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.lr
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int

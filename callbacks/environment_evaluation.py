@@ -106,6 +106,11 @@ class EnvironmentEvaluation(L.Callback):
                 "only later: set evaluation.background to false"
             )
         data = getattr(trainer, "datamodule", None)
+        if data is None:
+            raise UserError(
+                "EnvironmentEvaluation asks the data module for the environment, and this trainer was given a loader alone: "
+                "give it an OfflineDataModule, or leave the callback out and play load_policy(...) yourself"
+            )
         environment = getattr(data, "environment", None)
         if stage == "fit" and data is not None and environment is not None:
             self._foreground.evaluations = evaluations_of(trainer, data.hparams["steps_per_epoch"])

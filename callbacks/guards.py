@@ -8,6 +8,7 @@ import torch
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
+from edp_lightning.data.datamodule import OfflineDataModule
 from edp_lightning.errors import UserError
 from edp_lightning.runs.ranks import gather_objects
 
@@ -22,7 +23,7 @@ class NumericsGuard(L.Callback):
     Args:
         every_n_steps: Gradient steps between looks at the values.
         q_bound: Mean magnitude of Q above which a warning is given; when not given, twice what the data allow: the largest
-            magnitude of a reward divided by (1 - discount).
+            magnitude of an n-step reward divided by (1 - discount^n).
     """
 
     def __init__(self, every_n_steps: int = 100, q_bound: float | None = None) -> None:
@@ -30,19 +31,23 @@ class NumericsGuard(L.Callback):
             raise UserError(f"guard.every_n_steps must be at least 1; got {every_n_steps}")
         self.every_n_steps = every_n_steps
         self.q_bound = q_bound
+        self._bound = q_bound
         self._names: list[str] = []
         self._window: Tensor | None = None  # (every_n_steps, watched values)
         self._steps: list[int] = []  # gradient steps in the window's first rows
         self._warned = False
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Derive the bound on Q from the rewards."""
+        """Derive the bound on Q from the rewards; begin to watch."""
+        self._names, self._window, self._steps, self._warned = [], None, [], False
         module: Any = pl_module
+        data: Any = getattr(trainer, "datamodule", None)
         discount = module.discount
-        if self.q_bound is None and discount is not None and discount < 1:
-            reward = trainer.datamodule.facts.reward  # type: ignore[attr-defined]
-            largest = max(abs(reward.low), abs(reward.high))
-            self.q_bound = 2 * largest / (1 - discount)
+        self._bound = self.q_bound
+        if self.q_bound is None and isinstance(data, OfflineDataModule) and discount is not None and discount < 1:
+            reward = data.facts.reward  # of windows: the largest one fills n steps
+            steps = max(data.hparams["n_step"], data.hparams["action_chunk"])
+            self._bound = 2 * max(abs(reward.low), abs(reward.high)) / (1 - discount**steps)
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -81,23 +86,30 @@ class NumericsGuard(L.Callback):
             self._steps.clear()
             return
         step, index = min(verdicts)
-        path = Path(trainer.default_root_dir) / f"nonfinite_step{step}_rank{trainer.global_rank}.pt"
-        batch = trainer.datamodule.batch_of_step(step)  # type: ignore[attr-defined]
-        torch.save({name: column.cpu() for name, column in batch._asdict().items()}, path)  # for any machine to look at
+        found = self._save_batch(trainer, step)
         mine = [self._names[column] for row, column in bad if self._steps[row] == step]
         gradients = [name for name in mine if name.startswith("the gradient of")]
         also = f" (with it {gradients[0]})" if gradients and self._names[index] not in gradients else ""
         raise UserError(
-            f"{self._names[index]} was not finite at gradient step {step}{also}; its batch is in {path}. Checkpoints saved "
+            f"{self._names[index]} was not finite at gradient step {step}{also}{found}. Checkpoints saved "
             "before it are intact: lower the learning rates or the reward scale or look for outliers in the rows, then add "
             "--ckpt_path last"
         )
 
+    def _save_batch(self, trainer: L.Trainer, step: int) -> str:
+        """Write down the rows of a bad step, which any machine can read, and return where; nothing for loaders of others."""
+        data: Any = getattr(trainer, "datamodule", None)
+        if not isinstance(data, OfflineDataModule):
+            return ""
+        path = Path(trainer.default_root_dir) / f"nonfinite_step{step}_rank{trainer.global_rank}.pt"
+        torch.save({name: column.cpu() for name, column in data.batch_of_step(step)._asdict().items()}, path)
+        return f"; its batch is in {path}"
+
     def _warn_of_divergence(self, trainer: L.Trainer, magnitude: float) -> None:
-        above = self.q_bound is not None and magnitude > self.q_bound
+        above = self._bound is not None and magnitude > self._bound
         if above and not self._warned:
             rank_zero_warn(
-                f"mean |Q| is {magnitude:.3g} at step {trainer.global_step}, above {self.q_bound:.3g}: the critics probably "
+                f"mean |Q| is {magnitude:.3g} at step {trainer.global_step}, above {self._bound:.3g}: the critics probably "
                 "diverge (guard.q_bound sets the bound)"
             )
         self._warned = above

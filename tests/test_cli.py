@@ -297,3 +297,12 @@ def test_collect_through_the_command_line(minari_root, capsys):
     main(["collect", "toy", "--steps", "10", "--seed", "3"])
     assert (minari_root / "edp" / "toy" / "two-step-v0" / "data" / "metadata.json").exists()
     assert "antmaze-umaze" in failing(capsys, "collect", "nothing", status=2)
+
+
+@pytest.mark.parametrize("seed", ["true", "false", "-1", "5000000000"])
+def test_a_seed_that_names_no_run_is_refused(seed, toy_set, command, capsys, tmp_path):
+    with pytest.raises(SystemExit) as stop:
+        command("fit", f"--seed_everything={seed}")
+    assert stop.value.code == 1
+    assert "must be a number from 0 to 4294967295" in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()

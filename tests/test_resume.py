@@ -9,7 +9,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from edp_lightning.acceleration.native.perceptrons import instruction_sets
 from edp_lightning.callbacks import LastCheckpoint
+from edp_lightning.cli import main
 from edp_lightning.runs.checkpoint_io import read_checkpoint
+from tests.conftest import TINY
 from tests.probes import CrashError, DrawGlobally
 from tests.situations.sets import listening
 
@@ -203,3 +205,38 @@ def test_resume_continues_the_learned_coefficient(toy_set, command):
     assert adam == [5, 10]
     coefs = [c["state_dict"]["log_entropy_coef"].item() for c in (first, second)]
     assert coefs[0] != coefs[1]
+
+
+def test_options_that_optimizers_and_buffers_remember_are_those_of_this_run(toy_set, command):
+    """What a checkpoint holds of them is the earlier run's: a branch trains with what its command line says."""
+
+    def last(folder):
+        return torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
+
+    tuned = command("fit", "--trainer.max_steps=5", "--entropy_tuning.enabled=true", "--entropy_tuning.lr=0.1", run_name="a")
+    branch = ["fit", "--trainer.max_steps=6", f"--ckpt_path={tuned / 'checkpoints' / 'last.ckpt'}"]
+    fixed = last(command(*branch, "--model.entropy_coef=0.3", run_name="b"))
+    assert fixed["state_dict"]["log_entropy_coef"] == torch.tensor(0.3).log()
+    slower = last(command(*branch, "--entropy_tuning.enabled=true", "--entropy_tuning.lr=0.01", run_name="c"))
+    assert slower["callbacks"]["EntropyCoefficientTuning"]["optimizer"]["param_groups"][0]["lr"] == 0.01
+
+    idql = ["--model=IDQL", "--model.hidden_dims=[8]", "--model.width=8", "--model.num_blocks=1"]
+    options = [word for word in TINY if not word.startswith("--model")] + [
+        f"--data.dataset={toy_set}", f"--output={tuned.parent.parent}", *idql,
+    ]  # fmt: skip
+    main(["fit", *options, "--trainer.max_steps=5"])
+    main(["fit", *options, "--trainer.max_steps=6", "--ckpt_path=last", "--model.weight_decay=0.1"])
+    groups = [state["param_groups"][0] for state in last(tuned.parent / "default-seed0")["optimizer_states"]]
+    assert [group["weight_decay"] for group in groups if group["weight_decay"]] == [0.1]
+
+
+def test_weights_are_not_judged_by_options_that_give_them_another_meaning(toy_set, command, capsys, caplog):
+    folder = command("fit", "--trainer.max_steps=5", "--model.num_diffusion_steps=4")
+    for option in ("--model.num_diffusion_steps=3", "--model.schedule=linear", "--model.clip_start=false"):
+        with pytest.raises(SystemExit):
+            command("test", "--ckpt_path=last", "--model.num_diffusion_steps=4", option)
+        assert f"the checkpoint has {option[8:].partition('=')[0]}" in capsys.readouterr().err
+    assert not (folder / "test_last.json").exists()
+    with listening(caplog) as said:
+        command("test", "--ckpt_path=last", "--model.num_diffusion_steps=4", "--model.num_candidates=1")
+    assert "acting with other options than those of the checkpoint (in brackets): model.num_candidates 1" in said()

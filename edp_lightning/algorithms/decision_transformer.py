@@ -52,7 +52,10 @@ class DecisionTransformer(OfflineAlgorithm):
         **dict.fromkeys(("embedding_dropout", "attention_dropout", "residual_dropout", "warmup_steps", "weight_decay"), 0),
     }
     at_most = OfflineAlgorithm.at_most | dict.fromkeys(("embedding_dropout", "attention_dropout", "residual_dropout"), 0.99)
-    sizes = (*OfflineAlgorithm.sizes, "embedding_dim", "num_layers", "num_heads", "context_length", "max_episode_length")
+    sizes = (
+        *(*OfflineAlgorithm.sizes, "embedding_dim", "num_layers", "num_heads", "context_length", "max_episode_length"),
+        *("activation", "return_scale"),
+    )
     remembers = True
 
     def __init__(

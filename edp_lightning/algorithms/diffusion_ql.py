@@ -64,7 +64,7 @@ class DiffusionQL(CandidateChoice):
     """
 
     at_least = OfflineAlgorithm.at_least | {"eta": 0, "num_diffusion_steps": 2}
-    sizes = (*OfflineAlgorithm.sizes, "hidden_dims")
+    sizes = (*OfflineAlgorithm.sizes, "hidden_dims", "num_diffusion_steps")
 
     def __init__(
         self,

@@ -93,9 +93,14 @@ class EntropyDiffusionPolicy(CandidateChoice):
         seed: Seed of all noise in training and of candidate choice in prediction.
     """
 
-    sizes = (*OfflineAlgorithm.sizes, "num_critics", "critic_norm", "reverse_variance")
+    sizes = (
+        *(*OfflineAlgorithm.sizes, "num_critics", "critic_norm"),
+        *("num_diffusion_steps", "schedule", "clip_start", "reverse_variance"),
+    )
     heeds_cloned_rows = True
-    at_least = OfflineAlgorithm.at_least | {"execution_noise": 0, "bc_inverse_temperature": 0}
+    at_least = OfflineAlgorithm.at_least | {
+        **{"execution_noise": 0, "bc_inverse_temperature": 0, "num_diffusion_steps": 2},
+    }
 
     def __init__(
         self,
@@ -147,7 +152,7 @@ class EntropyDiffusionPolicy(CandidateChoice):
         self.num_candidates = num_candidates
         self.candidate_temperature = candidate_temperature
         self.execution_noise = execution_noise
-        self.register_buffer("log_entropy_coef", torch.tensor(entropy_coef).log())
+        self.register_buffer("log_entropy_coef", torch.tensor(float(entropy_coef)).log())
         self.entropy_coef_of_state: Callable[[Tensor], Tensor] | None = None
         self._noise: NoiseSource | None = None
 

@@ -16,6 +16,7 @@ from edp_lightning.algorithms.offline_algorithm import OfflineAlgorithm
 from edp_lightning.algorithms.optimization import Learner, LRSchedule, decayed_adam
 from edp_lightning.data.transitions import Batch
 from edp_lightning.diffusion import DDPM
+from edp_lightning.errors import UserError
 from edp_lightning.networks.ensemble import QEnsemble
 from edp_lightning.networks.initialization import XAVIER
 from edp_lightning.networks.perceptron import NORM_EPS, Perceptron
@@ -73,7 +74,7 @@ class IDQL(CandidateChoice):
         **dict.fromkeys(("time_features", "num_diffusion_steps"), 2),
     }
     at_most = OfflineAlgorithm.at_most | {"expectile": 1, "actor_dropout": 0.99}
-    sizes = (*OfflineAlgorithm.sizes, "num_critics", "hidden_dims", "width", "num_blocks")
+    sizes = (*OfflineAlgorithm.sizes, "num_critics", "hidden_dims", "width", "num_blocks", "num_diffusion_steps", "activation")
 
     def __init__(
         self,
@@ -99,6 +100,8 @@ class IDQL(CandidateChoice):
     ) -> None:
         hidden_dims, time_hidden_dims = list(hidden_dims), list(time_hidden_dims)
         super().__init__(**kwargs)
+        if time_features % 2:
+            raise UserError(f"model.time_features are sines and cosines, as many of each: make it even; got {time_features}")
 
     def build(self, observation_dim: int, action_dim: int) -> None:
         """Create actor, its average, value function and critics with their targets."""

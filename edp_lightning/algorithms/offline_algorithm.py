@@ -17,7 +17,14 @@ from edp_lightning.algorithms.agreement import agree_on_scales, check_shared_opt
 from edp_lightning.algorithms.inspection import Critics, Follower, StepReport, TunableEntropy
 from edp_lightning.algorithms.necessary import missing_callbacks
 from edp_lightning.algorithms.noise import RowNoise
-from edp_lightning.algorithms.optimization import Learner, apply_gradients, loss_gradients, mean_over_ranks, set_learning_rate
+from edp_lightning.algorithms.optimization import (
+    Learner,
+    apply_gradients,
+    loss_gradients,
+    mean_over_ranks,
+    restate_weight_decay,
+    set_learning_rate,
+)
 from edp_lightning.algorithms.recorded_step import RecordedStep, StepOutputs, why_not_recorded
 from edp_lightning.data.transitions import Batch
 from edp_lightning.errors import UserError
@@ -25,6 +32,7 @@ from edp_lightning.networks.scaling import ActionScaler, ObservationNormalizer
 from edp_lightning.policies.acting import ActionChooser
 from edp_lightning.runs.checkpoint_io import FORMAT_KEY, FORMAT_VERSION
 from edp_lightning.runs.compatibility import agreed_width, changed_options, check_checkpoint, check_trainer
+from edp_lightning.runs.plain import make_plain
 from edp_lightning.runs.rng import stream_seed
 
 _WATCHED = ("loss", "gradient_norm")
@@ -63,7 +71,7 @@ class OfflineAlgorithm(L.LightningModule, ABC):
     """Option -> largest value."""
 
     sizes: ClassVar[tuple[str, ...]] = ("observation_dim", "action_dim")
-    """Options that must be those of the checkpoint that a run goes on from."""
+    """Options that must be those of a checkpoint that is gone on from or judged: its weights mean something else otherwise."""
 
     necessary_callbacks: ClassVar[tuple[str, ...]] = ("edp_lightning.callbacks.TargetNetworkUpdate",)
     """Import paths of callbacks that every training needs; names only, as callbacks know algorithms and not the reverse."""
@@ -95,6 +103,11 @@ class OfflineAlgorithm(L.LightningModule, ABC):
     ) -> None:
         super().__init__()
         self.save_hyperparameters()  # those of the subclass
+        make_plain(self.hparams)
+        if gradient_clip_val is not None and gradient_clip_val <= 0:
+            raise UserError(
+                f"model.gradient_clip_val bounds gradients and must be above 0, or null for no bound; got {gradient_clip_val}"
+            )
         self.automatic_optimization = False
         self.strict_loading = True
         self.gradient_clip_val = gradient_clip_val
@@ -256,6 +269,11 @@ class OfflineAlgorithm(L.LightningModule, ABC):
         """Refuse data that speak in other units, or of another discount or seed, than this module; compile what is to be."""
         self._agree_with_data(getattr(self.trainer, "datamodule", None))
         self.prepare_step(compiled=self.compiled)
+
+    def on_train_start(self) -> None:
+        """Give the optimizers, whose state is loaded by now, the options of this run; the rate is set at every step."""
+        for optimizer in self.trainer.optimizers:
+            restate_weight_decay(optimizer)
 
     def _agree_with_data(self, data: Any) -> None:
         scales = scales_of(data)
@@ -445,15 +463,17 @@ class OfflineAlgorithm(L.LightningModule, ABC):
         self._tell_changes(checkpoint)
 
     def _tell_changes(self, checkpoint: Mapping[str, Any]) -> None:
-        """Say which options a training that goes on has changed: by intent, or because a command line was shortened."""
-        if self._trainer is None or self.trainer.state.fn != TrainerFn.FITTING:
+        """Say which options differ from the checkpoint's: by intent, or because a command line was shortened."""
+        if self._trainer is None:
             return
+        fitting = self.trainer.state.fn == TrainerFn.FITTING
         data = getattr(self.trainer, "datamodule", None)
         changed = changed_options("model", checkpoint.get("hyper_parameters", {}), self.hparams)
         if data is not None:
             changed += changed_options("data", checkpoint.get("datamodule_hyper_parameters", {}), data.hparams)
         if changed:
-            rank_zero_info(f"going on with other options than those of the checkpoint (in brackets): {', '.join(changed)}")
+            what = "going on" if fitting else "acting"
+            rank_zero_info(f"{what} with other options than those of the checkpoint (in brackets): {', '.join(changed)}")
 
 
 def _as_list(value: Any) -> list[Any]:

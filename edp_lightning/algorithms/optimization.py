@@ -87,6 +87,13 @@ def set_learning_rate(optimizer: Any, rate: float) -> None:
             group["lr"] = rate
 
 
+def restate_weight_decay(optimizer: torch.optim.Optimizer) -> None:
+    """Set the weight decay that an optimizer was made with: loading its state brought that of an earlier run back."""
+    if "weight_decay" in optimizer.defaults:
+        for group in optimizer.param_groups:
+            group["weight_decay"] = optimizer.defaults["weight_decay"]
+
+
 def mean_over_ranks(value: Tensor) -> Tensor:
     """Return the mean of a tensor over all ranks, detached; the tensor itself on one. All ranks must call this together.
 

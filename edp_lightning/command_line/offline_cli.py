@@ -56,6 +56,9 @@ FORCED_CALLBACKS: dict[str, type[L.Callback]] = {
 }
 """Section of a config -> callback that is always there; no config can lose one by setting trainer.callbacks."""
 
+LARGEST_SEED = 2**32 - 1
+"""That numpy takes."""
+
 TRAINER_DEFAULTS: dict[str, Any] = {
     "devices": 1,
     "max_epochs": -1,
@@ -132,6 +135,11 @@ class OfflineCLI(LightningCLI):
         if self._checkpoint is not None:
             self._use_as_defaults(self._checkpoint)
         super().parse_arguments(parser, args)
+        seed = self.config[self.config["subcommand"]].seed_everything
+        if isinstance(seed, bool) or not 0 <= seed <= LARGEST_SEED:
+            raise UserError(
+                f"seed_everything names a run and must be a number from 0 to {LARGEST_SEED}, not {seed}: choose one"
+            )
 
     def _use_as_defaults(self, checkpoint: dict[str, Any]) -> None:
         linked = {"model.seed", "data.seed", "data.discount"}

@@ -31,6 +31,7 @@ from edp_lightning.data.trajectories import Trajectories, check_single_steps
 from edp_lightning.data.transitions import AnyBatch, Batch, Episode, SuccessorBatch, Terminals, WindowBatch
 from edp_lightning.errors import UserError
 from edp_lightning.runs.cache_folder import cache_folder
+from edp_lightning.runs.plain import make_plain
 
 if TYPE_CHECKING:  # environments and file formats are imported when a dataset is opened, not for --help
     from edp_lightning.data.sources.source import Source
@@ -123,6 +124,7 @@ class OfflineDataModule(L.LightningDataModule):
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
+        make_plain(self.hparams)
         counts = {"batch_size": batch_size, "steps_per_epoch": steps_per_epoch, "n_step": n_step, "action_chunk": action_chunk}
         if max_episode_steps is not None:
             counts["max_episode_steps"] = max_episode_steps

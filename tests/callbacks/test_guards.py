@@ -4,10 +4,12 @@ import fcntl
 from types import SimpleNamespace
 
 import gymnasium as gym
+import numpy as np
 import pytest
 import torch
 
 from edp_lightning.callbacks import NumericsGuard, TargetNetworkUpdate
+from edp_lightning.data.datamodule import OfflineDataModule
 from edp_lightning.data.transitions import Batch
 from edp_lightning.environments.recipe import EvaluationEnvironment
 from edp_lightning.errors import UserError
@@ -64,6 +66,20 @@ def test_a_diverging_q_warns_and_the_run_goes_on(toy_set, command):
     assert read_checkpoint(folder / "checkpoints" / "last.ckpt")["global_step"] == 5
 
 
+def test_the_bound_on_q_is_of_one_step_whatever_the_window():
+    """Rewards of 1 at every step are worth at most 1 / (1 - discount), summed over windows or not."""
+    arrays = {"rewards": np.ones(60, dtype=np.float32), "truncated": np.arange(60) == 59}
+    arrays |= {"observations": np.ones((60, 1)), "actions": np.zeros((60, 1)), "terminated": np.zeros(60, dtype=bool)}
+    for n_step in (1, 10):
+        data = OfflineDataModule.from_arrays(arrays, n_step=n_step, discount=0.9, cache=False)
+        data.prepare_data()
+        data.setup("fit")
+        guard = NumericsGuard()
+        guard.on_fit_start(SimpleNamespace(datamodule=data), SimpleNamespace(discount=0.9))
+        assert guard._bound == pytest.approx(20.0)
+        assert guard.q_bound is None  # the next fit may have other data
+
+
 def test_an_environment_that_crashes_does_not_stop_training(toy_set, command, monkeypatch):
     make, made = EvaluationEnvironment.make, []
 
@@ -114,11 +130,11 @@ def test_rows_of_a_gpu_are_saved_for_any_machine(monkeypatch, tmp_path):
         batch = Batch(*(torch.zeros(2, 1, device="cuda:0") for _ in Batch._fields))
     saved = {}
     monkeypatch.setattr(torch, "save", lambda rows, path: saved.update(rows))
+    data = OfflineDataModule("nothing")
+    monkeypatch.setattr(data, "batch_of_step", lambda step: batch)
     guard = NumericsGuard()
     guard._window, guard._names, guard._steps = torch.tensor([[float("nan")]]), ["critic/loss"], [3]
-    trainer = SimpleNamespace(
-        default_root_dir=tmp_path, global_rank=0, datamodule=SimpleNamespace(batch_of_step=lambda step: batch)
-    )
+    trainer = SimpleNamespace(default_root_dir=tmp_path, global_rank=0, datamodule=data)
     with pytest.raises(UserError, match="critic/loss was not finite at gradient step 3"):
         guard.on_validation_start(trainer, None)
     assert {name: rows.device.type for name, rows in saved.items()} == dict.fromkeys(Batch._fields, "cpu")

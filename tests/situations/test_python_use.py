@@ -1,10 +1,14 @@
 """Training from Python, with Lightning's own arguments."""
 
+import numpy as np
 import pytest
 import torch
 
+from edp_lightning.algorithms.idql import IDQL
+from edp_lightning.callbacks import DataReport, EnvironmentEvaluation, NumericsGuard
 from edp_lightning.data.loader import OneBatch, TransitionLoader
 from edp_lightning.errors import UserError
+from edp_lightning.runs.checkpoint_io import read_checkpoint
 from tests.situations.sets import SeenBatches, data, model, read, robot_log, trainer
 
 
@@ -86,6 +90,29 @@ def test_a_loader_that_tells_no_units_is_refused_until_they_are_given(tmp_path):
         trainer(tmp_path).fit(module, train_dataloaders=loader, val_dataloaders=OneBatch())
     told = model(observation_dim=2, action_dim=1)
     told.set_scales(-10.0, [10.0], observation_mean=[1.0, 2.0])
-    trainer(tmp_path).fit(told, train_dataloaders=loader, val_dataloaders=OneBatch())
+    watching = [NumericsGuard(), DataReport(every_n_steps=1)]
+    trainer(tmp_path, callbacks=watching, logger=True, log_every_n_steps=1).fit(
+        told, train_dataloaders=loader, val_dataloaders=OneBatch()
+    )
+    with pytest.raises(UserError, match="asks the data module for the environment, and this trainer was given a loader alone"):
+        trainer(tmp_path, callbacks=[EnvironmentEvaluation()]).fit(told, loader, OneBatch())
     assert told.action_scaler(torch.tensor([[0.5]])).item() == 5.0
     assert told.normalizer(torch.tensor([1.0, 3.0])).tolist() == [0.0, 1.0]
+
+
+def test_numbers_of_numpy_as_options_come_back_from_a_checkpoint(tmp_path):
+    rate = np.logspace(-4, -3, 2)[0]
+    module = model(actor_lr=rate, entropy="path", entropy_coef=np.float64(0.1), hidden_dims=np.array([4]))
+    assert module.log_entropy_coef.dtype == torch.float32
+    fitter = trainer(tmp_path, 1)
+    fitter.fit(module, data(n_step=np.int64(1)))
+    fitter.save_checkpoint(tmp_path / "a.ckpt")
+    saved = read_checkpoint(tmp_path / "a.ckpt")["hyper_parameters"]
+    assert (saved["actor_lr"], saved["hidden_dims"]) == (float(rate), [4])
+
+
+def test_options_that_train_nothing_are_refused():
+    with pytest.raises(UserError, match="gradient_clip_val bounds gradients and must be above 0, or null for no bound; got 0"):
+        model(gradient_clip_val=0)
+    with pytest.raises(UserError, match="time_features are sines and cosines, as many of each: make it even; got 129"):
+        IDQL(time_features=129)
