@@ -5,10 +5,13 @@ import multiprocessing
 import os
 import signal
 from collections.abc import Generator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 
 from edp_lightning.collect.locomotion_tasks import LocomotionTask
 from edp_lightning.collect.recorder import RecordedEpisode, Recorder, make_recorder
 from edp_lightning.collect.tasks import CollectTask, task_of
+from edp_lightning.errors import UserError
 from edp_lightning.runs.processes import check_script_is_guarded
 
 _recorder: Recorder | None = None
@@ -67,11 +70,19 @@ def single_episodes(
             recorder.close()
     check_script_is_guarded()
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    with multiprocessing.get_context("spawn").Pool(workers, _start, (name,)) as pool:
+    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _start, (name,))
+    try:
         ahead = 2 * workers  # enough to keep everybody busy, few enough to throw away at the end
         jobs = itertools.count()
-        pending = [pool.apply_async(_record, ((seed, next(jobs), noise),)) for _ in range(ahead)]
+        pending = [pool.submit(_record, (seed, next(jobs), noise)) for _ in range(ahead)]
         while True:
-            episode = pending.pop(0).get()
-            pending.append(pool.apply_async(_record, ((seed, next(jobs), noise),)))
+            episode = pending.pop(0).result()
+            pending.append(pool.submit(_record, (seed, next(jobs), noise)))
             yield episode
+    except BrokenProcessPool as error:
+        raise UserError(
+            "a collecting process ended before its work: if memory ran out, ask for fewer --workers; with --workers 1 an error "
+            "of the environment shows itself"
+        ) from error
+    finally:
+        pool.shutdown(cancel_futures=True)

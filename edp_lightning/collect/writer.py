@@ -12,6 +12,7 @@ import minari
 from gymnasium.envs.registration import EnvSpec
 from minari import create_dataset_from_buffers
 from minari.data_collector import EpisodeBuffer
+from minari.dataset.minari_dataset import parse_dataset_id
 from minari.namespace import create_namespace, list_local_namespaces
 
 from edp_lightning import __version__
@@ -25,8 +26,14 @@ def check_target(dataset_id: str) -> None:
     """Raise if a set of this id cannot be written: sets are never overwritten, and nobody wants to hear it after collecting.
 
     Raises:
-        UserError: Naming the folder.
+        UserError: Naming the folder, or what is wrong with the id.
     """
+    try:
+        whole = parse_dataset_id(dataset_id)[2] is not None
+    except (ValueError, TypeError):
+        whole = False
+    if not whole:
+        raise UserError(f"{dataset_id!r} is no id that Minari could write: give one such as mine/hopper/medium-v0")
     path = dataset_folder(dataset_id)
     if path.exists():
         raise UserError(f"dataset {dataset_id} exists already in {path}: delete that folder or choose another --output")

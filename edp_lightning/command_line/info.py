@@ -17,8 +17,9 @@ from edp_lightning.errors import UserError, first_line
 Section = dict[str, str]
 
 VARIABLES = (
-    *("CUDA_VISIBLE_DEVICES", "CXX", "D4RL_DATASET_DIR", "EDP_LIGHTNING_CACHE", "MINARI_DATASETS_PATH", "MKL_NUM_THREADS"),
-    *("MUJOCO_GL", "OMP_NUM_THREADS", "SLURM_JOB_ID", "TORCHDYNAMO_DISABLE", "WORLD_SIZE"),
+    *("CUDA_VISIBLE_DEVICES", "CXX", "D4RL_DATASET_DIR", "EDP_LIGHTNING_CACHE", "HDF5_USE_FILE_LOCKING", "HF_HUB_OFFLINE"),
+    *("MINARI_DATASETS_PATH", "MINARI_REMOTE", "MKL_NUM_THREADS", "MUJOCO_GL", "OGBENCH_DATASET_DIR", "OMP_NUM_THREADS"),
+    *("SLURM_JOB_ID", "TORCHDYNAMO_DISABLE", "WORLD_SIZE"),
 )
 """Environment variables that change what a run does."""
 
@@ -166,11 +167,12 @@ def _acceleration() -> Section:
 
 def _folders() -> Section:
     from edp_lightning.collect.dataset_folder import dataset_folder
-    from edp_lightning.data.sources import d4rl_catalogue
+    from edp_lightning.data.sources import d4rl_catalogue, ogbench_names
     from edp_lightning.runs.cache_folder import cache_folder
 
     found = {"working folder": str(Path.cwd())}
     places = {"cache": cache_folder, "Minari sets": dataset_folder, "D4RL files": d4rl_catalogue.cache_folder}
+    places["OGBench files"] = ogbench_names.data_folder
     for name, find in places.items():
         try:
             found[name] = _described(find())

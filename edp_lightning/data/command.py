@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from edp_lightning.collect.writer import check_target
 from edp_lightning.data.checks import check_episodes
 from edp_lightning.data.convert import write_minari
 from edp_lightning.data.datamodule import OfflineDataModule
@@ -9,6 +10,7 @@ from edp_lightning.data.quality import quality_facts
 from edp_lightning.data.sources.bounds import ActionBound
 from edp_lightning.data.sources.opening import obtain, open_source
 from edp_lightning.environments.families import choose_view, family_of
+from edp_lightning.errors import UserError
 
 
 def show(
@@ -86,10 +88,17 @@ def convert(
     Raises:
         UserError: If the source is missing or damaged, or the id is taken.
     """
+    check_target(dataset_id)
     obtain(source, download)
     opened = open_source(source, keep_time_limits)
     family = family_of(opened.evaluation_spec or opened.spec)
     chosen = choose_view(opened.views or family.views, view, source, opened.observation_space)
-    path = write_minari(dataset_id, opened, list(opened.episodes(chosen)), family, chosen)
+    episodes = list(opened.episodes(chosen))
+    if family.cell_size and "desired_goal" not in chosen.keys and any(e.position is not None for e in episodes):
+        raise UserError(
+            f"view {chosen.name} hides the goals that the stored rewards are for, and a flat set could not be relabelled: "
+            "convert with --view goal, or train on the set itself, whose rewards are relabelled to the evaluation's goal"
+        )
+    path = write_minari(dataset_id, opened, episodes, family, chosen)
     print(f"{dataset_id}: written to {path}")
     return dataset_id

@@ -178,8 +178,6 @@ class OfflineDataModule(L.LightningDataModule):
 
     def prepare_data(self) -> None:
         """Collect or download a missing set, where that was asked for; otherwise say how to get it."""
-        if self._arrays is not None:
-            return
         from edp_lightning.collect import DATASET_IDS, collect, collecting_alone
         from edp_lightning.data.sources.minari import is_local
         from edp_lightning.data.sources.opening import minari_id, obtain
@@ -187,7 +185,9 @@ class OfflineDataModule(L.LightningDataModule):
         h: Any = self.hparams
         names = {dataset_id: name for name, dataset_id in DATASET_IDS.items()}
         dataset_id = minari_id(self.dataset)
-        if dataset_id in names and h.collect_steps is not None and not is_local(dataset_id):
+        if self._arrays is not None:
+            pass  # they are there
+        elif dataset_id in names and h.collect_steps is not None and not is_local(dataset_id):
             with collecting_alone(dataset_id):
                 if not is_local(dataset_id):  # nor has another process collected it meanwhile
                     rank_zero_info(
@@ -235,8 +235,10 @@ class OfflineDataModule(L.LightningDataModule):
         self.validation_table = None
         if h.validation:
             held_out = open_source(h.validation, h.keep_time_limits)
+            own_box = h.action_low is None and h.action_high is None
+            trained_on = table, opened.source.spec, own_box
             self.validation_table = held_out_table(
-                held_out, self.recipe, self.reward_map, table, lambda other, by: self._table(other, self.view, by)[0]
+                held_out, self.recipe, self.reward_map, *trained_on, lambda other, by: self._table(other, self.view, by)[0]
             )
         self.observation_dim, self.action_dim = table.observation_dim, table.action_dim
         if opened.environment is not None:
@@ -275,7 +277,7 @@ class OfflineDataModule(L.LightningDataModule):
         )
         if not h.mixture:
             return first
-        own_box = h.action_low is None and h.action_high is None
+        own_box = h.action_low is None, h.action_high is None
         return MixedSource((first, *(open_source(name, h.keep_time_limits) for name in h.mixture)), own_box)
 
     def _table(

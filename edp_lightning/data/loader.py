@@ -158,8 +158,10 @@ def mixture_probabilities(dataset: str, mixture: Mapping[str, float]) -> tuple[f
         if not 0 < probability < 1:
             raise UserError(f"data.mixture: the probability of {name} must lie between 0 and 1; got {probability}")
     rest = 1 - sum(mixture.values())
-    if rest <= 0:
-        raise UserError(f"data.mixture: the probabilities add up to {1 - rest:g}, which leaves nothing for {dataset}")
+    if rest < 1e-9:  # which sums of decimal fractions may leave
+        raise UserError(
+            f"data.mixture: the probabilities add up to {sum(mixture.values()):g}, which leaves nothing for {dataset}"
+        )
     if dataset in mixture:
         raise UserError(f"data.mixture: {dataset} is data.dataset already; it gets the probability that the others leave")
     return rest, *mixture.values()

@@ -11,6 +11,7 @@ from edp_lightning.data.card import DataCard, make_card
 from edp_lightning.data.sources.bounds import action_bounds
 from edp_lightning.data.tables.build import TableFacts, TableRecipe
 from edp_lightning.data.transitions import Terminals
+from edp_lightning.errors import UserError
 
 if TYPE_CHECKING:  # environments and file formats are imported when a dataset is opened, not for --help
     from edp_lightning.data.sources.source import Source
@@ -58,7 +59,7 @@ def decide(dataset: str, source: "Source", options: Mapping[str, Any]) -> Opened
         UserError: If an option does not fit the set.
     """
     from edp_lightning.data.sources.mixture import MixedSource
-    from edp_lightning.environments.families import GOAL_RADIUS, choose_view, family_of
+    from edp_lightning.environments.families import GOAL_RADIUS, choose_view, family_of, pays_by_distance
     from edp_lightning.environments.flattening import is_structured
     from edp_lightning.environments.recipe import evaluation_environment, reward_mismatch
     from edp_lightning.environments.specs import environment_spec
@@ -85,7 +86,10 @@ def decide(dataset: str, source: "Source", options: Mapping[str, Any]) -> Opened
         options["action_chunk"],
         options["max_episode_steps"],
     )
-    terminals = cast(Terminals, options["terminals"] or family.terminals)
+    goal = None if environment is None else environment.fixed_goal
+    terminals = _terminals(
+        dataset, options["terminals"], family.terminals, goal is None and pays_by_distance(source.spec or chosen)
+    )
     specs = [part.spec for part in source.sources] if isinstance(source, MixedSource) else [source.spec]
     evaluated = environment if judged else None
     mismatches = (reward_mismatch(spec, evaluated, terminals) for spec in specs)
@@ -95,7 +99,7 @@ def decide(dataset: str, source: "Source", options: Mapping[str, Any]) -> Opened
     recipe = TableRecipe(
         low=tuple(low.tolist()),
         high=tuple(high.tolist()),
-        goal=None if environment is None else environment.fixed_goal,
+        goal=goal,
         goal_radius=GOAL_RADIUS,
         terminals=terminals,
         reward_transform=options["reward_transform"],
@@ -109,6 +113,28 @@ def decide(dataset: str, source: "Source", options: Mapping[str, Any]) -> Opened
     no_environment = source.no_environment if judged else "data.environment is none"
     mismatch = next(filter(None, mismatches), "")
     return OpenedSet(source, view, evaluated, no_environment, mismatch, recipe, low, high)
+
+
+def _terminals(dataset: str, chosen: Terminals | None, usual: str, always_paid: bool) -> Terminals:
+    """Return which steps end an episode.
+
+    Args:
+        dataset: Id of the set.
+        chosen: What the user says.
+        usual: What the family says.
+        always_paid: Whether every step has a positive reward, so that none says that the goal was reached.
+
+    Raises:
+        UserError: If every step would be an end.
+    """
+    if not always_paid:
+        return cast(Terminals, chosen or usual)
+    if chosen not in (None, "env"):
+        raise UserError(
+            f"{dataset} pays exp(-distance to the goal) at every step, so data.terminals {chosen} would end the task at each: "
+            "set data.terminals to env, or take the sparse set"
+        )
+    return "env"
 
 
 def card_of(

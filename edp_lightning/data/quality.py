@@ -7,7 +7,7 @@ from gymnasium.envs.registration import EnvSpec
 from numpy.typing import NDArray
 
 from edp_lightning.data.transitions import Episode
-from edp_lightning.environments.families import Family, ObservationView
+from edp_lightning.environments.families import GOAL_RADIUS, Family, ObservationView, pays_by_distance
 from edp_lightning.environments.mazes import WALL
 
 Facts = list[tuple[str, str]]
@@ -39,8 +39,9 @@ def quality_facts(
         steps, falls = sum(map(len, episodes)), sum(bool(e.terminated.any()) for e in episodes)
         facts.append(("falls", f"{falls} of {len(episodes)} episodes, {1000 * falls / steps:.2f} per 1000 steps"))
     if family.success:
-        # where a step pays -1 until the task is solved, only its end tells
-        solved = [bool(((e.reward > 0) | e.terminated).any()) for e in episodes]
+        # where a step pays -1 until the task is solved, only its end tells; where it pays by distance, how much it pays
+        least = np.exp(-GOAL_RADIUS) if pays_by_distance(spec) else 0.0
+        solved = [bool(((e.reward > least) | e.terminated).any()) for e in episodes]
         facts.append(("success", f"{np.mean(solved):.1%} of episodes reach the goal that was in force"))
     if family.cell_size and spec is not None and "maze_map" in spec.kwargs:
         facts += _coverage(episodes, spec.kwargs["maze_map"], family.cell_size)

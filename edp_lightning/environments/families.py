@@ -169,3 +169,8 @@ def choose_view(
     if keys:
         options += f"{' or ' if options else ''}keys with commas between, of {', '.join(keys)}"
     raise UserError(f"dataset {dataset} has no view {name!r}: choose one of {options}")
+
+
+def pays_by_distance(spec: EnvSpec | None) -> bool:
+    """Return whether a maze pays ``exp(-distance to the goal)`` at every step (``reward_type: dense``), not 1 at the goal."""
+    return spec is not None and spec.kwargs.get("reward_type") == "dense" and family_of(spec).cell_size > 0

@@ -9,7 +9,7 @@ import gymnasium as gym
 from gymnasium.envs.registration import EnvSpec
 
 from edp_lightning.environments.actions import FittedActions
-from edp_lightning.environments.families import ObservationView, family_of
+from edp_lightning.environments.families import ObservationView, family_of, pays_by_distance
 from edp_lightning.environments.flattening import Floats
 from edp_lightning.environments.mazes import WALL
 from edp_lightning.environments.own_randomness import OwnRandomness
@@ -153,8 +153,10 @@ def evaluation_environment(
     if spec is not None and _is_turned(chosen.kwargs.get("maze_map"), spec.kwargs.get("maze_map")):
         # Minari's AntMaze umaze sets publish the evaluation maze turned against the data (Farama-Foundation/Minari#304).
         chosen.kwargs["maze_map"] = _turned(chosen.kwargs["maze_map"])
-    text = write_spec(chosen)
     shows_goal = not family.cell_size or "desired_goal" in view.keys
+    if not shows_goal and pays_by_distance(chosen) and "reward_type" not in (arguments or {}):
+        chosen.kwargs["reward_type"] = "sparse"  # as training's rewards, which are relabelled to 1 at the goal
+    text = write_spec(chosen)
     return EvaluationEnvironment(
         spec_json=text,
         view=view,
@@ -187,6 +189,10 @@ def reward_mismatch(spec: EnvSpec | None, environment: EvaluationEnvironment | N
     if family_of(evaluated).cell_size and terminals == "env":
         return "the evaluation ends at the goal, which training's data (data.terminals: env) do not"
     names = {*spec.kwargs, *evaluated.kwargs} - REWARD_FREE_ARGUMENTS
+    if environment.fixed_goal is not None:  # rewards are relabelled to 1 at the goal
+        names.discard("reward_type")
+        if pays_by_distance(evaluated):
+            return "the evaluation's environment has another reward_type than the relabelled rewards: it pays by distance"
     missing = object()
     differing = sorted(n for n in names if _plain(spec.kwargs.get(n, missing)) != _plain(evaluated.kwargs.get(n, missing)))
     if differing:

@@ -9,7 +9,7 @@ import pytest
 from gymnasium.envs.registration import EnvSpec
 from gymnasium.utils.env_checker import check_env
 
-from edp_lightning.collect import collect, collecting_alone, writer
+from edp_lightning.collect import collect, collecting_alone, workers, writer
 from edp_lightning.collect.maze_tasks import MAZE_TASKS
 from edp_lightning.collect.recorder import MazeRecorder
 from edp_lightning.collect.tasks import TASKS
@@ -231,3 +231,11 @@ def test_who_wants_a_set_that_another_collects_waits_for_it(tmp_path, monkeypatc
     other.join()
     assert events == ["first", "second"]
     assert "another process collects edp/toy/two-step-v0: waiting for it" in capsys.readouterr().out
+
+
+def test_a_collecting_process_that_dies_is_one_message(minari_root, monkeypatch):
+    """As one that the system kills when memory runs out, or that cannot make its environment: nobody waits for it for ever."""
+    monkeypatch.setattr(workers, "_start", int)  # of the task's name
+    with pytest.raises(UserError, match="a collecting process ended before its work"):
+        collect("pointmaze-umaze", steps=300, workers=2)
+    assert not is_local("edp/pointmaze/umaze-v0")

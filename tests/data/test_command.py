@@ -74,10 +74,26 @@ def test_converted_flat_observations_fit_an_environment_with_dict_observations(t
 ONE_GOAL = {"maze_map": [[1, 1, 1, 1, 1], [1, "g", 0, 0, 1], [1, 1, 1, 0, 1], [1, "r", 0, 0, 1], [1, 1, 1, 1, 1]]}
 
 
-def test_an_existing_set_is_not_overwritten(random_set, capsys):
+def test_an_existing_set_is_not_overwritten_and_no_wrong_id_written(random_set, capsys, monkeypatch):
+    monkeypatch.setattr("edp_lightning.data.command.open_source", None)  # nothing is read before
     with pytest.raises(SystemExit):
         main(["data", "convert", random_set, random_set])
     assert "exists already" in capsys.readouterr().err
+    for name in ("mine/foo", "x/foo-v0", "mine/hopper.v0-v1"):
+        with pytest.raises(SystemExit):
+            main(["data", "convert", random_set, name])
+        assert f"'{name}' is no id that Minari could write" in capsys.readouterr().err
+        with pytest.raises(SystemExit):
+            main(["collect", "toy", f"--output={name}"])
+        assert f"'{name}' is no id that Minari could write" in capsys.readouterr().err
+
+
+def test_rewards_for_goals_that_a_view_hides_are_not_converted(capsys):
+    collect("pointmaze-umaze", steps=400)
+    with pytest.raises(SystemExit):
+        main(["data", "convert", "edp/pointmaze/umaze-v0", "mine/maze-v0", "--view=d4rl"])
+    assert "view d4rl hides the goals that the stored rewards are for" in capsys.readouterr().err
+    main(["data", "convert", "edp/pointmaze/umaze-v0", "mine/maze-v0", "--view=goal"])
 
 
 @pytest.mark.parametrize(

@@ -44,3 +44,15 @@ def test_other_widths_are_refused(tmp_path):
     data.prepare_data()
     with pytest.raises(UserError, match=r"data\.validation: .* widths \(3, 1\), training's set of \(2, 1\)"):
         data.setup("fit")
+
+
+def test_another_action_box_is_refused_unless_one_is_given_for_both(tmp_path):
+    names = [save(tmp_path / f"{i}.npz", np.arange(4.0 + i)) for i in range(2)]
+    wide = dict(np.load(tmp_path / "1.npz")) | {"action_low": np.array([-2.0]), "action_high": np.array([2.0])}
+    np.savez(tmp_path / "1.npz", **wide)
+    with pytest.raises(UserError, match=r"1\.npz has another action box than training's set"):
+        OfflineDataModule(names[0], validation=names[1]).setup("fit")
+    OfflineDataModule(names[0], validation=names[1], action_low=-2.0, action_high=2.0).setup("fit")
+    np.savez(tmp_path / "1.npz", **wide | {"actions": np.full((5, 1), 1.9)})
+    with pytest.raises(UserError, match="5 actions lie outside"):  # they were clipped without a word
+        OfflineDataModule(names[0], validation=names[1], action_low=-1.0, action_high=1.0).setup("fit")

@@ -1,15 +1,25 @@
+import copy
+import dataclasses
 import pickle
 from importlib.util import find_spec
 
+import gymnasium as gym
 import numpy as np
 import pytest
 from gymnasium.envs.registration import EnvSpec
 
+from edp_lightning.collect import collect
 from edp_lightning.collect.tasks import TASKS
+from edp_lightning.data.datamodule import OfflineDataModule
+from edp_lightning.data.opened import decide
+from edp_lightning.data.quality import quality_facts
+from edp_lightning.data.sources.minari import open_set
+from edp_lightning.data.transitions import Episode
 from edp_lightning.environments.answers import PROGRESS
-from edp_lightning.environments.families import FAMILIES, choose_view, family_of
+from edp_lightning.environments.families import FAMILIES, POINTMAZE, choose_view, family_of
 from edp_lightning.environments.recipe import evaluation_environment
 from edp_lightning.environments.scores import from_metadata
+from edp_lightning.environments.specs import read_spec, register_robotics
 from edp_lightning.errors import UserError
 
 
@@ -130,3 +140,35 @@ def test_every_family_is_of_an_existing_environment():
 def test_unknown_view_lists_the_choices():
     with pytest.raises(UserError, match="goal, d4rl"):
         recipe("antmaze-umaze-diverse", "d5rl")
+
+
+def test_a_maze_that_pays_by_distance_ends_nowhere_unless_its_rewards_are_relabelled(minari_root):
+    """Minari's dense sets share an entry point with the sparse ones; exp(-distance) is positive at every step."""
+    source = open_set(collect("pointmaze-umaze", steps=400))
+    specs = {name: copy.deepcopy(getattr(source, name)) for name in ("spec", "evaluation_spec")}
+    for spec in specs.values():
+        spec.kwargs["reward_type"] = "dense"
+    dense = dataclasses.replace(source, **specs)
+    options = dict(OfflineDataModule("x").hparams)
+    seen = decide("x", dense, options)
+    assert seen.recipe.terminals == "env"
+    assert read_spec(seen.environment.spec_json).kwargs["reward_type"] == "dense"
+    with pytest.raises(UserError, match=r"data\.terminals reward would end the task at each: set data\.terminals to env"):
+        decide("x", dense, options | {"terminals": "reward"})
+    hidden = decide("x", dense, options | {"view": "d4rl"})
+    assert hidden.recipe.terminals == "reward"
+    assert read_spec(hidden.environment.spec_json).kwargs["reward_type"] == "sparse"
+    assert hidden.reward_mismatch == ""
+    assert decide("x", source, options).recipe.terminals == "reward"
+
+
+def test_what_a_maze_paid_by_distance_says_of_success():
+    register_robotics()
+    spec = gym.spec("PointMaze_UMazeDense-v3")
+    far, near = np.exp(-np.array([2.0, 1.0])), np.exp(-np.array([1.0, 0.4]))
+    episodes = [
+        Episode(np.zeros((3, 4), np.float32), np.zeros((2, 2), np.float32), reward.astype(np.float32), *np.zeros((2, 2), bool))
+        for reward in (far, near)
+    ]
+    facts = dict(quality_facts(episodes, POINTMAZE, POINTMAZE.views[1], spec, -np.ones(2), np.ones(2)))
+    assert facts["success"].startswith("50.0% of episodes")

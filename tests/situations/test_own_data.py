@@ -174,8 +174,12 @@ def test_a_box_without_bounds_gets_them_from_the_user_or_the_data():
     np.testing.assert_allclose(reached.transitions.action[:, 0], [-1 / 1.1, 1 / 1.1, 0], atol=1e-6)
     with pytest.raises(UserError, match=r"data\.action_low has 3 numbers, actions have 2"):
         read(OfflineDataModule(name, action_low=[0.0, 0.0, 0.0], action_high=1.0))
+    still = read(OfflineDataModule(unbounded_constant(), action_low="data", action_high="data"))
+    assert still.action_low.item() < 1.0 < still.action_high.item()  # a component that never moves needs room all the same
+    assert still.transitions.action.flatten().tolist() == pytest.approx([0.0, 0.0], abs=1e-6)
+    ends = float(np.finfo(np.float32).max)
     with pytest.raises(UserError, match="none with room between them"):
-        read(OfflineDataModule(unbounded_constant(), action_low="data", action_high="data"))
+        read(OfflineDataModule(name, action_low=-ends, action_high=ends))
 
 
 def unbounded_constant():

@@ -49,11 +49,13 @@ def action_bounds(source: Bounded, low: ActionBound, high: ActionBound, actions:
     for side, chosen in (("low", low), ("high", high)):
         if chosen == "data":
             assert reached is not None
-            margin = MARGIN * (reached[1] - reached[0])
+            room = reached[1] - reached[0]
+            margin = MARGIN * np.where(room > 0, room, np.maximum(1.0, abs(reached[0])))  # one that never moves has a box too
             found[side] = (reached[0] - margin if side == "low" else reached[1] + margin).astype(np.float32)
         elif chosen is not None:
             found[side] = _chosen(side, chosen, len(found[side]))
-    bounded = np.isfinite(found["low"]) & np.isfinite(found["high"]) & (found["low"] < found["high"])
+    with np.errstate(over="ignore", invalid="ignore"):  # ends of float32's range: no room that a number could hold
+        bounded = np.isfinite(found["high"] - found["low"]) & (found["low"] < found["high"])
     if not bounded.all():
         first = int(np.argmin(bounded))
         raise UserError(

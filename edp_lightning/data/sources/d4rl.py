@@ -1,5 +1,7 @@
 """Reads D4RL's HDF5 files (arXiv 2004.07219): one long stream of N rows instead of episodes."""
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -205,14 +207,16 @@ class D4RLFile(UnitBoxFile):
         return episodes
 
 
-def open_hdf5(path: Path) -> Any:
-    """Return an HDF5 file opened for reading.
+@contextlib.contextmanager
+def open_hdf5(path: Path) -> Iterator[Any]:
+    """Yield an HDF5 file opened for reading.
 
     Raises:
-        UserError: If it is truncated or no HDF5 file.
+        UserError: If it is truncated or no HDF5 file, or a part of it cannot be read.
     """
     try:
-        return h5py.File(path, "r")
+        with h5py.File(path, "r") as file:
+            yield file
     except OSError as error:
         raise unreadable(path, "HDF5", error) from error
 

@@ -24,11 +24,11 @@ class MixedSource:
 
     Attributes:
         sources: At least one.
-        own_box: Whether actions are scaled with the box that the sets state, which must then be the same.
+        own_box: Whether actions are scaled with the lower, and the upper, bounds that the sets state: these must then agree.
     """
 
     sources: Sequence[Source]
-    own_box: bool = True
+    own_box: tuple[bool, bool] = (True, True)
 
     def __post_init__(self) -> None:
         """Refuse sources that do not belong to one task.
@@ -39,7 +39,7 @@ class MixedSource:
         first, *others = self.sources
         for other in others:
             low, high = np.array_equal(first.action_low, other.action_low), np.array_equal(first.action_high, other.action_high)
-            if self.own_box and not (low and high):
+            if (self.own_box[0] and not low) or (self.own_box[1] and not high):
                 raise UserError(
                     f"data.mixture: {first.dataset_id} and {other.dataset_id} have different action boxes; if their actions "
                     "are in the same unit, set data.action_low and data.action_high to a box for both"

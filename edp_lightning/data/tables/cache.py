@@ -110,7 +110,8 @@ def cached_table(key: str, build: Callable[[RowSink], TableFacts], folder: Path)
                 facts = _build_file(path, build)
                 _evict(path.parent, keep=path)
             else:
-                os.utime(path)
+                with contextlib.suppress(PermissionError):  # another user's
+                    os.utime(path)
                 rank_zero_info(f"table of transitions from the cache: {path}")
             table = TransitionTable.from_file(str(path), facts.rows, facts.observation_dim, facts.action_dim)
             return table, facts
@@ -227,6 +228,7 @@ def _write_atomically(path: Path, write: Callable[[BinaryIO], None]) -> None:
     handle, temporary = tempfile.mkstemp(prefix=".writing-", dir=path.parent)
     try:
         with os.fdopen(handle, "w+b") as file:
+            _share(temporary)
             write(file)
             file.flush()
             os.fsync(file.fileno())
@@ -235,6 +237,14 @@ def _write_atomically(path: Path, write: Callable[[BinaryIO], None]) -> None:
         with contextlib.suppress(OSError):
             os.unlink(temporary)
         raise
+
+
+def _share(path: str) -> None:
+    """Give a temporary file the rights that a new file would have: a cache may be of a whole group."""
+    if sys.platform != "win32":
+        mask = os.umask(0)
+        os.umask(mask)
+        os.chmod(path, 0o666 & ~mask)
 
 
 def _evict(tables: Path, keep: Path) -> None:
@@ -261,7 +271,11 @@ def _evict(tables: Path, keep: Path) -> None:
 @contextlib.contextmanager
 def _one_at_a_time(path: Path) -> Iterator[None]:
     """Let one process at a time in; the system drops the lock of a process that dies. Without locks, renaming suffices."""
-    with path.open("w") as lock:
+    try:
+        lock = path.open("w")
+    except PermissionError:  # another user's: its lock can be taken all the same, and its table read
+        lock = path.open("r")
+    with lock:
         if sys.platform != "win32":
             import fcntl
 

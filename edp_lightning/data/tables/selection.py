@@ -1,6 +1,7 @@
 """Which episodes a table holds."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 
 import numpy as np
 
@@ -41,5 +42,14 @@ def best_episodes(read: Callable[[], Iterable[Episode]], recipe: TableRecipe, sh
         reward = labelled(stored, recipe).reward
         returns.append(float(reward @ recipe.discount ** np.arange(len(reward))))
     best = np.argsort(-np.array(returns), kind="stable")[: max(1, int(share * len(returns)))]
-    kept = set(best.tolist())
-    return (episode for number, episode in enumerate(read()) if number in kept)
+    return _kept(read(), set(best.tolist()))
+
+
+def _kept(episodes: Iterable[Episode], numbers: set[int]) -> Iterator[Episode]:
+    """Yield the episodes of these numbers; what a file says of itself, with its first episode, goes with the first of them."""
+    told = None
+    for number, episode in enumerate(episodes):
+        told = episode.changes if told is None else told
+        if number in numbers:
+            yield replace(episode, changes=told)
+            told = np.zeros_like(told) if told is not None else None

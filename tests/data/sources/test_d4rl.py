@@ -268,3 +268,18 @@ def test_files_of_another_kind_are_named(tmp_path, random_set, minari_root):
     del made.arrays["timeouts"]
     with pytest.raises(UserError, match="no timeouts in the file"):
         table(write(tmp_path / "y.hdf5", made))
+
+
+def test_a_part_that_cannot_be_read_is_one_message(tmp_path):
+    """A compressed block that the disk has spoilt: the file opens, and reading fails later."""
+    path = write(tmp_path / "a.hdf5", FILES["hopper_medium-v2.hdf5"]())
+    with h5py.File(path, "r+") as file:
+        rows = file["rewards"][()]
+        del file["rewards"]
+        file.create_dataset("rewards", data=np.resize(rows, len(rows)), chunks=(len(rows),), compression="gzip")
+        block = file["rewards"].id.get_chunk_info(0)
+    content = bytearray(path.read_bytes())
+    content[block.byte_offset : block.byte_offset + block.size] = bytes(block.size)
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"a\.hdf5 is truncated or not HDF5"):
+        OfflineDataModule(f"d4rl:{path}").setup("fit")

@@ -1,5 +1,6 @@
 """Several sources in one table, drawn from by weight."""
 
+import gymnasium as gym
 import numpy as np
 import pytest
 import torch
@@ -68,6 +69,7 @@ def test_arrays_and_sets_mix(random_set):
     [
         ({"tests/large-v0": 1.5}, "between 0 and 1; got 1.5"),
         ({"tests/large-v0": 0.5, "tests/other-v0": 0.5}, "leaves nothing for tests/random-v0"),
+        ({"a/b-v0": 0.7, "a/c-v0": 0.2, "a/d-v0": 0.1}, "add up to 1, which leaves nothing"),  # 1 - sum is 1e-16
         ({"tests/random-v0": 0.5}, r"is data\.dataset already"),
     ],
 )
@@ -97,3 +99,13 @@ def test_a_run_on_a_mixture(random_set, large_set, command):
     folder = command("fit", "--trainer.max_steps=5", f'--data.mixture={{"{large_set}": 0.25}}', dataset=random_set)
     assert (folder / "checkpoints" / "last.ckpt").is_file()
     assert f"{large_set}: 0.25" in (folder / "config.yaml").read_text()
+
+
+def test_one_bound_that_is_given_says_nothing_about_the_other(random_set, minari_root):
+    wide = make_set(
+        "tests/wide-box-v0", [make_buffer(0, np.zeros((3, 2)), np.zeros((2, 1)), [0.0, 0.0])], _box(2),
+        gym.spaces.Box(-1.0, 2.0, (1,)),
+    )  # fmt: skip
+    with pytest.raises(UserError, match="have different action boxes"):
+        module(random_set, mixture={wide: 0.5}, action_low=-1.0)
+    module(random_set, mixture={wide: 0.5}, action_low=-1.0, action_high=2.0)

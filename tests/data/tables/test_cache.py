@@ -2,8 +2,10 @@
 
 import multiprocessing
 import os
+import stat
 import threading
 import time
+from pathlib import Path
 
 import h5py
 import pytest
@@ -219,3 +221,29 @@ def test_a_changed_dataset_is_read_again(random_set, minari_root):
     with h5py.File(minari_root / random_set / "data" / "main_data.hdf5", "a") as file:
         file["episode_0/rewards"][0] = before + 1
     assert prepared().transitions.reward[0].item() == before + 1
+
+
+def test_a_cache_of_another_user_is_read(tmp_path, monkeypatch):
+    """Whose lock cannot be written and whose table's date cannot be set: as on a folder that a group shares."""
+    _, facts = cached_table("shared", build, tmp_path)
+    table = tmp_path / "tables" / "shared.table"
+    assert stat.S_IMODE(table.stat().st_mode) == 0o666 & ~umask()
+    opened = Path.open
+
+    def open_to_read(self, mode="r", *args, **kwargs):
+        if "w" in mode:
+            raise PermissionError(13, "Permission denied", str(self))
+        return opened(self, mode, *args, **kwargs)
+
+    def forbid(*_):
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(Path, "open", open_to_read)
+    monkeypatch.setattr(os, "utime", forbid)
+    assert cached_table("shared", refuse, tmp_path)[1] == facts
+
+
+def umask():
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
