@@ -12,6 +12,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 
 from edp_lightning.callbacks.checkpoints import BestCheckpoint, LastCheckpoint, checkpoint_folder
 from edp_lightning.callbacks.evaluation_ends import after_failure, agree, end_with, stop, stop_exception, stop_signals, watchers
+from edp_lightning.data.datamodule import OfflineDataModule
 from edp_lightning.errors import UserError
 from edp_lightning.evaluation.background import BackgroundRollout, restore_policy
 from edp_lightning.evaluation.foreground import ForegroundRollout, evaluations_of
@@ -106,13 +107,13 @@ class EnvironmentEvaluation(L.Callback):
                 "only later: set evaluation.background to false"
             )
         data = getattr(trainer, "datamodule", None)
-        if data is None:
+        if not isinstance(data, OfflineDataModule):
             raise UserError(
-                "EnvironmentEvaluation asks the data module for the environment, and this trainer was given a loader alone: "
-                "give it an OfflineDataModule, or leave the callback out and play load_policy(...) yourself"
+                "EnvironmentEvaluation asks the data module for the environment, and this trainer has no OfflineDataModule: give "
+                "it one, or leave the callback out and play load_policy(...) yourself"
             )
-        environment = getattr(data, "environment", None)
-        if stage == "fit" and data is not None and environment is not None:
+        environment = data.environment
+        if stage == "fit" and environment is not None:
             self._foreground.evaluations = evaluations_of(trainer, data.hparams["steps_per_epoch"])
         if environment is not None and (self.background or self._foreground.workers(environment, self.num_episodes)):
             check_script_is_guarded()

@@ -94,7 +94,7 @@ def test_a_loader_that_tells_no_units_is_refused_until_they_are_given(tmp_path):
     trainer(tmp_path, callbacks=watching, logger=True, log_every_n_steps=1).fit(
         told, train_dataloaders=loader, val_dataloaders=OneBatch()
     )
-    with pytest.raises(UserError, match="asks the data module for the environment, and this trainer was given a loader alone"):
+    with pytest.raises(UserError, match="asks the data module for the environment, and this trainer has no OfflineDataModule"):
         trainer(tmp_path, callbacks=[EnvironmentEvaluation()]).fit(told, loader, OneBatch())
     assert told.action_scaler(torch.tensor([[0.5]])).item() == 5.0
     assert told.normalizer(torch.tensor([1.0, 3.0])).tolist() == [0.0, 1.0]
