@@ -12,7 +12,6 @@ from lightning.pytorch.trainer.states import TrainerFn
 
 from edp_lightning.callbacks.checkpoints import BestCheckpoint, LastCheckpoint, checkpoint_folder
 from edp_lightning.callbacks.evaluation_ends import after_failure, agree, end_with, stop, stop_exception, stop_signals, watchers
-from edp_lightning.data.datamodule import OfflineDataModule
 from edp_lightning.errors import UserError
 from edp_lightning.evaluation.background import BackgroundRollout, restore_policy
 from edp_lightning.evaluation.foreground import ForegroundRollout, evaluations_of
@@ -106,11 +105,11 @@ class EnvironmentEvaluation(L.Callback):
                 f"{type(callback).__name__} watches {callback.monitor} at every evaluation, which one in the background knows "
                 "only later: set evaluation.background to false"
             )
-        data = getattr(trainer, "datamodule", None)
-        if not isinstance(data, OfflineDataModule):
+        data: Any = getattr(trainer, "datamodule", None)
+        if not hasattr(data, "environment"):
             raise UserError(
-                "EnvironmentEvaluation asks the data module for the environment, and this trainer has no OfflineDataModule: give "
-                "it one, or leave the callback out and play load_policy(...) yourself"
+                "EnvironmentEvaluation asks the data module for the environment, and this trainer has no OfflineDataModule: "
+                "give it one, or leave the callback out and play load_policy(...) yourself"
             )
         environment = data.environment
         if stage == "fit" and environment is not None:
