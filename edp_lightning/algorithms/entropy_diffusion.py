@@ -98,9 +98,7 @@ class EntropyDiffusionPolicy(CandidateChoice):
         *("num_diffusion_steps", "schedule", "clip_start", "reverse_variance"),
     )
     heeds_cloned_rows = True
-    at_least = OfflineAlgorithm.at_least | {
-        **{"execution_noise": 0, "bc_inverse_temperature": 0, "num_diffusion_steps": 2},
-    }
+    at_least = OfflineAlgorithm.at_least | {"execution_noise": 0, "bc_inverse_temperature": 0, "num_diffusion_steps": 2}
 
     def __init__(
         self,

@@ -1,10 +1,11 @@
 """Writes Minari sets that are either complete or absent."""
 
+import contextlib
 import os
-import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import gymnasium as gym
@@ -20,6 +21,7 @@ from edp_lightning.collect.dataset_folder import dataset_folder
 from edp_lightning.collect.recorder import RecordedEpisode
 from edp_lightning.environments.quiet import quiet_gymnasium
 from edp_lightning.errors import UserError
+from edp_lightning.runs.file_lock import one_at_a_time
 
 
 def check_target(dataset_id: str) -> None:
@@ -52,28 +54,15 @@ def check_target(dataset_id: str) -> None:
 def collecting_alone(dataset_id: str) -> Iterator[None]:
     """Wait until no other process collects this set, and let none begin before the context ends.
 
-    For those who want the set and not its collection: they ask inside whether it is there by now. Windows has no such lock.
+    For those who want the set and not its collection: they ask inside whether it is there by now.
     """
     root = dataset_folder()
-    if sys.platform == "win32":
-        yield
-        return
-    import fcntl
-
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-        lock = (root / f".collecting-{dataset_id.replace('/', '-')}.lock").open("w")
-    except OSError:  # the collection says what is wrong with the folder
-        yield
-        return
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            print(f"another process collects {dataset_id}: waiting for it", flush=True)
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        except OSError:  # some network file systems have no locks
-            pass
+    with contextlib.ExitStack() as alone:
+        with contextlib.suppress(OSError):  # the collection says what is wrong with the folder
+            root.mkdir(parents=True, exist_ok=True)
+            lock = root / f".collecting-{dataset_id.replace('/', '-')}.lock"
+            waiting = partial(print, f"another process collects {dataset_id}: waiting for it", flush=True)
+            alone.enter_context(one_at_a_time(lock, waiting))
         yield
 
 

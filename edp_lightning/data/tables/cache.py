@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from edp_lightning.data.tables.build import CHUNK_BYTES, MemoryRows, Range, RowSink, TableFacts, TableRecipe
 from edp_lightning.data.tables.table import TransitionTable, widths
 from edp_lightning.runs.cache_folder import ENVIRONMENT_VARIABLE
+from edp_lightning.runs.file_lock import one_at_a_time
 
 Floats = NDArray[np.float32]
 
@@ -104,7 +105,7 @@ def cached_table(key: str, build: Callable[[RowSink], TableFacts], folder: Path)
     path = folder / "tables" / f"{key}.table"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with _one_at_a_time(path.with_suffix(".lock")):
+        with one_at_a_time(path.with_suffix(".lock")):
             facts = read_facts(path)
             if facts is None:
                 facts = _build_file(path, build)
@@ -266,19 +267,3 @@ def _evict(tables: Path, keep: Path) -> None:
                 path.unlink()
                 path.with_suffix(".lock").unlink(missing_ok=True)
                 total -= size
-
-
-@contextlib.contextmanager
-def _one_at_a_time(path: Path) -> Iterator[None]:
-    """Let one process at a time in; the system drops the lock of a process that dies. Without locks, renaming suffices."""
-    try:
-        lock = path.open("w")
-    except PermissionError:  # another user's: its lock can be taken all the same, and its table read
-        lock = path.open("r")
-    with lock:
-        if sys.platform != "win32":
-            import fcntl
-
-            with contextlib.suppress(OSError):  # file systems without locks
-                fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
