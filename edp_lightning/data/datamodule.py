@@ -178,6 +178,15 @@ class OfflineDataModule(L.LightningDataModule):
 
     def prepare_data(self) -> None:
         """Collect or download a missing set, where that was asked for; otherwise say how to get it."""
+        from edp_lightning.data.sources.opening import obtain
+
+        h: Any = self.hparams
+        if self._arrays is None:
+            self._collect_or_obtain()
+        for name in (*(h.mixture or {}), *([h.validation] if h.validation else ())):
+            obtain(name, h.download)
+
+    def _collect_or_obtain(self) -> None:
         from edp_lightning.collect import DATASET_IDS, collect, collecting_alone
         from edp_lightning.data.sources.minari import is_local
         from edp_lightning.data.sources.opening import minari_id, obtain
@@ -185,20 +194,16 @@ class OfflineDataModule(L.LightningDataModule):
         h: Any = self.hparams
         names = {dataset_id: name for name, dataset_id in DATASET_IDS.items()}
         dataset_id = minari_id(self.dataset)
-        if self._arrays is not None:
-            pass  # they are there
-        elif dataset_id in names and h.collect_steps is not None and not is_local(dataset_id):
-            with collecting_alone(dataset_id):
-                if not is_local(dataset_id):  # nor has another process collected it meanwhile
-                    rank_zero_info(
-                        f"{self.dataset} is not on this machine: collecting {h.collect_steps} steps with the bundled controller"
-                    )
-                    workers = h.collect_workers or os.cpu_count() or 1
-                    collect(names[dataset_id], steps=h.collect_steps, workers=workers, seed=h.collect_seed)
-        else:
+        if dataset_id not in names or h.collect_steps is None or is_local(dataset_id):
             obtain(self.dataset, h.download)
-        for name in (*(h.mixture or {}), *([h.validation] if h.validation else ())):
-            obtain(name, h.download)
+            return
+        with collecting_alone(dataset_id):
+            if not is_local(dataset_id):  # nor has another process collected it meanwhile
+                rank_zero_info(
+                    f"{self.dataset} is not on this machine: collecting {h.collect_steps} steps with the bundled controller"
+                )
+                workers = h.collect_workers or os.cpu_count() or 1
+                collect(names[dataset_id], steps=h.collect_steps, workers=workers, seed=h.collect_seed)
 
     def setup(self, stage: str) -> None:
         """Read the set and try its environment, once on every rank; ``predict`` needs no environment."""
