@@ -26,7 +26,7 @@ from edp_lightning.algorithms.noise import NoiseSource, StepNoise
 from edp_lightning.algorithms.objectives import Networks, ObjectiveOptions, Objectives
 from edp_lightning.algorithms.offline_algorithm import OfflineAlgorithm
 from edp_lightning.algorithms.optimization import Learner, LRSchedule
-from edp_lightning.algorithms.option_checks import check_aggregation, check_entropy
+from edp_lightning.algorithms.option_checks import check_aggregation, check_bounds, check_entropy
 from edp_lightning.data.transitions import Batch
 from edp_lightning.diffusion import MeanRevertingSDE, ScheduleName
 from edp_lightning.networks.ensemble import CriticNorm, QAggregation, QEnsemble, aggregate_q
@@ -59,6 +59,9 @@ class EntropyDiffusionPolicy(CandidateChoice):
         reverse_variance: Variance of the sampling chain's steps: ``posterior`` (the paper), or ``matched`` to what one-step
             predictions leave open, without which few steps return far less spread than the data have (see ``DiffusionPolicy``).
         discount: Discount per environment step.
+        target_bounds: Least and greatest value that the rewards allow, in units of the scaled reward: [0, 100] where a reward of
+            100 ends the episode. Targets are clipped to them (as in arXiv 1707.01495, appendix A), so that errors in actions
+            which the dataset lacks cannot add up beyond. Null (the paper) clips none.
         eta: Weight of the Q term (eta in the paper); 0 trains behaviour cloning.
         q_time_weight: Weight of a row in the Q term by its diffusion time: ``uniform`` (the paper), or ``signal``, the
             signal-to-noise ratio relative to t = 1, as the behaviour loss weighs one-step predictions.
@@ -114,6 +117,7 @@ class EntropyDiffusionPolicy(CandidateChoice):
         clip_start: bool = True,
         reverse_variance: ReverseVariance = "posterior",
         discount: float = 0.99,
+        target_bounds: Sequence[float] | None = None,
         eta: float = 1.0,
         q_time_weight: QTimeWeight = "uniform",
         q_scale: QScale = "batch",
@@ -137,8 +141,10 @@ class EntropyDiffusionPolicy(CandidateChoice):
         seed: int = 0,
     ) -> None:
         hidden_dims = list(hidden_dims)
+        target_bounds = None if target_bounds is None else list(target_bounds)
         super().__init__(observation_dim, action_dim, gradient_clip_val, hidden_precision, compile, seed)
         check_aggregation(q_aggregation, num_critics)
+        check_bounds("target_bounds", target_bounds)
         check_entropy(entropy, entropy_coef, entropy_states, num_diffusion_steps, reverse_variance)
         self.eta = eta
         self.q_scale: QScale = q_scale

@@ -1,6 +1,6 @@
 """What a gradient step minimises: losses and gradients of one batch, as functions of networks, batch and noise."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -56,6 +56,7 @@ class ObjectiveOptions:
     backup_choice: BackupChoice
     q_time_weight: QTimeWeight = "uniform"
     q_scale: QScale = "batch"
+    target_bounds: Sequence[float] | None = None
 
     @classmethod
     def of(cls, hparams: Mapping[str, Any], **others: Any) -> "ObjectiveOptions":
@@ -107,6 +108,8 @@ class Objectives:
         else:
             next_q = best_of_actions(next_q, o.num_backup_actions, o.q_aggregation, o.lcb_coef)
         target = td_target(batch.reward, batch.terminated, batch.steps, next_q, o.discount)
+        if o.target_bounds is not None:
+            target = target.clamp(*o.target_bounds)
         loss, q, gradients = self._passes.td_gradients(n.critic, inputs, target)
         return CriticTerms(loss, q, target, gradients)
 

@@ -1,5 +1,8 @@
 """Combinations of options that cannot be computed, refused when a model is made."""
 
+import math
+from collections.abc import Sequence
+
 from edp_lightning.errors import UserError
 
 
@@ -35,3 +38,15 @@ def check_entropy(
             "entropy 'path' bounds the entropy of a chain with posterior variances: set model.reverse_variance to 'posterior', "
             "or model.entropy to another estimator"
         )
+
+
+def check_bounds(name: str, bounds: Sequence[float] | None) -> None:
+    """Refuse bounds that are not a least and a greatest number; None is none.
+
+    Raises:
+        UserError: With the bounds.
+    """
+    if bounds is None:
+        return
+    if len(bounds) != 2 or not all(math.isfinite(bound) for bound in bounds) or bounds[0] >= bounds[1]:
+        raise UserError(f"{name} must be a least and a greater number, as in [0, 100], or null for none (got {list(bounds)})")

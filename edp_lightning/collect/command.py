@@ -2,13 +2,14 @@
 
 from contextlib import closing
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 
 from edp_lightning.collect.recorder import RecordedEpisode
 from edp_lightning.collect.tasks import refuse_retired, task_of
 from edp_lightning.collect.workers import episodes
 from edp_lightning.collect.writer import check_target, write_dataset
 from edp_lightning.errors import UserError
+from edp_lightning.runs.progress import LoggedProgress
 
 
 def collect(
@@ -54,7 +55,7 @@ def collect(
     collected: list[RecordedEpisode] = []
     remaining = total
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns) as progress, closing(episodes(name, task, seed, spread, workers, total)) as stream:
+    with LoggedProgress(*columns) as progress, closing(episodes(name, task, seed, spread, workers, total)) as stream:
         bar = progress.add_task(f"collecting {dataset_id}", total=total)
         while remaining > 0:
             episode = next(stream).cut(remaining)

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.progress import Progress
 
 from edp_lightning.algorithms.offline_algorithm import OfflineAlgorithm
 from edp_lightning.data.datamodule import OfflineDataModule
@@ -18,6 +17,7 @@ from edp_lightning.evaluation.offline_estimates import CANNOT_PROMISE
 from edp_lightning.evaluation.offline_judge import Judge, estimate
 from edp_lightning.evaluation.results import checkpoint_facts, versions
 from edp_lightning.runs.checkpoint_io import read_checkpoint
+from edp_lightning.runs.progress import LoggedProgress
 from edp_lightning.runs.run_folder import folder_of_checkpoint
 
 
@@ -76,7 +76,7 @@ def evaluate_offline(
     if algorithm.discount not in (None, discount):  # its critics hold values at that discount: nothing to compare with here
         print(f"the policy's own critics are left out: their discount is {algorithm.discount:g}, not {discount:g}")
         reward_map = None
-    with Progress(transient=True) as progress, torch.random.fork_rng(devices=[]):
+    with LoggedProgress(transient=True) as progress, torch.random.fork_rng(devices=[]):
         judge = Judge(algorithm, data, progress, seed)
         found = estimate(judge, data, reward_map, discount, options, max_rows, max_states, episodes)
     record = {

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import torch
 from rich.console import Console
-from rich.progress import track
 from rich.table import Table
 
 from edp_lightning.data.datamodule import OfflineDataModule
@@ -20,6 +19,7 @@ from edp_lightning.figures.runs import read_curves
 from edp_lightning.figures.toy_figure import OPTIMUM, ToyResults, draw_toy
 from edp_lightning.figures.toy_runs import Run, RunCommand, ToyConfig, plan, train_all
 from edp_lightning.networks.ensemble import aggregate_q
+from edp_lightning.runs.progress import LoggedProgress
 
 AUTHORS = {"diffusion policy": (1.20, 0.21), "+ entropy": (1.70, 0.17), "+ entropy + Q-ensemble": (1.69, 0.03)}
 """Where the curves of the slides end, and how wide their bands are there."""
@@ -63,8 +63,10 @@ def toy(
     folder = Path(output or f"runs/toy-{entropy}")
     runs = plan(settings, entropy, seeds, folder, compile)
     dataset = settings.prepare_data()
-    for _ in track(train_all(runs, workers, run_command), description=f"{len(runs)} runs", total=len(runs)):
-        pass
+    with LoggedProgress() as progress:
+        task = progress.add_task(f"{len(runs)} runs", total=len(runs))
+        for _ in train_all(runs, workers, run_command):
+            progress.advance(task)
     results = gather(runs, dataset, settings.steps_per_epoch)
     return _write(results, folder, dataset, settings.epochs)
 

@@ -7,6 +7,7 @@ from edp_lightning.acceleration import critic_passes
 from edp_lightning.acceleration.native.perceptrons import instruction_sets
 from edp_lightning.algorithms.losses import advantage_weights, max_over_actions, normalized, q_time_weights, td_target
 from edp_lightning.algorithms.optimization import loss_gradients
+from edp_lightning.errors import UserError
 from edp_lightning.networks.coefficient import CoefficientNetwork
 from edp_lightning.networks.ensemble import aggregate_q
 from tests.algorithms.entropy_diffusion_steps import batch, build, noise, relative_error
@@ -184,6 +185,23 @@ def test_terminated_rows_do_not_bootstrap():
     module = build()
     data = batch()._replace(terminated=torch.ones(16))
     torch.testing.assert_close(module.objectives.critic_terms(data, noise(module)).target, data.reward.expand(4, 16))
+
+
+def test_targets_stay_within_what_rewards_allow():
+    free, bounded = build(), build(target_bounds=[-0.1, 0.2])
+    bounded.load_state_dict(free.state_dict())
+    data, draws = batch(), noise(free)
+    target = free.objectives.critic_terms(data, draws).target
+    assert target.min() < -0.1 and target.max() > 0.2
+    critic = bounded.objectives.critic_terms(data, draws)
+    torch.testing.assert_close(critic.target, target.clip(-0.1, 0.2))
+    torch.testing.assert_close(critic.loss, ((critic.q - target.clip(-0.1, 0.2)) ** 2).mean().to(critic.loss.dtype))
+
+
+@pytest.mark.parametrize("bounds", [[1.0, 1.0], [1.0], [0.0, float("inf")], [2.0, 1.0]])
+def test_bounds_that_bound_nothing_are_refused(bounds):
+    with pytest.raises(UserError, match="target_bounds must be a least and a greater number"):
+        build(target_bounds=bounds)
 
 
 def test_one_nat_of_path_entropy_is_worth_the_coefficient():
