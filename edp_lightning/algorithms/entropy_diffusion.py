@@ -59,8 +59,8 @@ class EntropyDiffusionPolicy(CandidateChoice):
         reverse_variance: Variance of the sampling chain's steps: ``posterior`` (the paper), or ``matched`` to what one-step
             predictions leave open, without which few steps return far less spread than the data have (see ``DiffusionPolicy``).
         discount: Discount per environment step.
-        target_bounds: Least and greatest value that the rewards allow, in units of the scaled reward: [0, 100] where a reward of
-            100 ends the episode. Targets are clipped to them (as in arXiv 1707.01495, appendix A), so that errors in actions
+        target_bounds: Least and greatest value that the rewards allow, in units of the scaled reward: [0, 100] where a reward
+            of 100 ends the episode. Targets are clipped to them (as in arXiv 1707.01495, appendix A), so that errors in actions
             which the dataset lacks cannot add up beyond. Null (the paper) clips none.
         eta: Weight of the Q term (eta in the paper); 0 trains behaviour cloning.
         q_time_weight: Weight of a row in the Q term by its diffusion time: ``uniform`` (the paper), or ``signal``, the
