@@ -115,7 +115,14 @@ class EnvironmentEvaluation(L.Callback):
         if stage == "fit" and environment is not None:
             self._foreground.evaluations = evaluations_of(trainer, data.hparams["steps_per_epoch"])
         if environment is not None and (self.background or self._foreground.workers(environment, self.num_episodes)):
+            from edp_lightning.environments.specs import lives_in_a_shell
+
             check_script_is_guarded()
+            if lives_in_a_shell(environment.spec_json):
+                raise UserError(
+                    "the environment's class was defined in this notebook or shell, where other processes cannot find it: do "
+                    "without them (background false, num_workers 0), or put the class into a module"
+                )
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Start the background evaluation again that an interrupted run left, or drop what this run does not know of."""

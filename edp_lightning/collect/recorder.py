@@ -1,6 +1,5 @@
 """Records single episodes. An episode depends on (task, seed, noise, index) only: workers may share them out as they like."""
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -13,7 +12,7 @@ from edp_lightning.collect.controllers import AntController, Controller, PointCo
 from edp_lightning.collect.maze_tasks import MazeTask
 from edp_lightning.collect.tasks import CollectTask
 from edp_lightning.collect.toy import TwoStepEnv, behavior_action
-from edp_lightning.environments.mazes import Navigator
+from edp_lightning.environments.mazes import Navigator, remove_model_file
 from edp_lightning.environments.quiet import quiet_gymnasium
 
 
@@ -164,10 +163,8 @@ class MazeRecorder:
 
     def close(self) -> None:
         """Close the environment and remove the model file it left in the temporary folder."""
-        path = self._env.tmp_xml_file_path
         self._env.close()
-        if os.path.exists(path):
-            os.unlink(path)
+        remove_model_file(self._env)
 
 
 class ToyRecorder:

@@ -1,5 +1,6 @@
 """Shares episodes out over processes; the order and content of the episodes do not depend on how many there are."""
 
+import atexit
 import itertools
 import multiprocessing
 import os
@@ -22,6 +23,7 @@ def _start(name: str) -> None:
     # Ctrl-C is the parent's to handle: it ends the pool. One process, one core.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _recorder = make_recorder(task_of(name))
+    atexit.register(_recorder.close)
 
 
 def _record(job: tuple[int, int, float]) -> RecordedEpisode:

@@ -19,6 +19,7 @@ from minari.namespace import create_namespace, list_local_namespaces
 from edp_lightning import __version__
 from edp_lightning.collect.dataset_folder import dataset_folder
 from edp_lightning.collect.recorder import RecordedEpisode
+from edp_lightning.environments.mazes import remove_model_file
 from edp_lightning.environments.quiet import quiet_gymnasium
 from edp_lightning.errors import UserError
 from edp_lightning.runs.file_lock import one_at_a_time
@@ -105,6 +106,7 @@ def write_dataset(
             requirements=[f"minari=={minari.__version__}"],
         )
         env.close()
+        remove_model_file(env)
     return target
 
 

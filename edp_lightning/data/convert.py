@@ -11,6 +11,7 @@ from minari.data_collector import EpisodeBuffer
 from edp_lightning import __version__
 from edp_lightning.collect.writer import complete_or_absent
 from edp_lightning.data.sources.source import Source
+from edp_lightning.data.sources.stored import CONVERTED
 from edp_lightning.data.transitions import Episode
 from edp_lightning.environments.families import Family, ObservationView
 from edp_lightning.environments.quiet import quiet_gymnasium
@@ -55,6 +56,6 @@ def write_minari(dataset_id: str, source: Source, episodes: Sequence[Episode], f
             ref_min_score=None if reference is None else reference.minimum,
             ref_max_score=None if reference is None else reference.maximum,
             author="unknown",
-            description=f"{source.dataset_id} ({source.origin}), view {view.name}, converted by edp_lightning {__version__}.",
+            description=f"{source.dataset_id} ({source.origin}), view {view.name}, {CONVERTED} {__version__}.",
         )
     return target

@@ -247,7 +247,7 @@ class OfflineDataModule(L.LightningDataModule):
             )
         self.observation_dim, self.action_dim = table.observation_dim, table.action_dim
         if opened.environment is not None:
-            opened = replace(opened, environment=opened.environment.limited_by_data(round(self.facts.length.high)))
+            opened = replace(opened, environment=opened.environment.limited_by_data(self.facts.longest_recorded))
         self.environment = opened.environment
         self.observation_mean, self.observation_std = observation_statistics(self.facts, h.normalize_observations)
         bounds = opened.low, opened.high

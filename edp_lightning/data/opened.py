@@ -94,7 +94,7 @@ def decide(dataset: str, source: "Source", options: Mapping[str, Any]) -> Opened
     evaluated = environment if judged else None
     mismatches = (reward_mismatch(spec, evaluated, terminals) for spec in specs)
     bounds = options["action_low"], options["action_high"]
-    low, high = action_bounds(source, *bounds, (episode.action for episode in source.episodes(view)))
+    low, high = action_bounds(source, *bounds, lambda: (episode.action for episode in source.episodes(view)))
     source.check_actions(low, high)
     recipe = TableRecipe(
         low=tuple(low.tolist()),

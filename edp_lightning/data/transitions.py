@@ -91,6 +91,7 @@ class Episode:
         part: Number of the source in a mixture of several.
         changes: Per column, how often the stored observations change from step to step, and how many of these changes float32
             does not show, shape (2, observation_dim); None where float32 shows all. May stand for several episodes.
+        left_out: Recorded steps after these T that cannot be used, since what they led to was not recorded.
     """
 
     observation: Floats
@@ -101,6 +102,7 @@ class Episode:
     position: Floats | None = None
     part: int = 0
     changes: NDArray[np.int64] | None = None
+    left_out: int = 0
 
     def __len__(self) -> int:
         """Return T."""

@@ -2,14 +2,27 @@
 
 from collections import deque
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
 Cell = tuple[int, int]
 Point = NDArray[np.float64]
 WALL = 1
+
+
+def remove_model_file(env: gym.Env[Any, Any]) -> None:
+    """Delete the file from which a maze of gymnasium-robotics built its model; it leaves it in the temporary folder.
+
+    Args:
+        env: Any environment; nothing happens to others.
+    """
+    path = getattr(env.unwrapped, "tmp_xml_file_path", None)
+    if path is not None:
+        Path(path).unlink(missing_ok=True)
 
 
 def distances(maze_map: Sequence[Sequence[Any]], goal: Cell) -> dict[Cell, int]:

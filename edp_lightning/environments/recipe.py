@@ -150,19 +150,22 @@ def evaluation_environment(
     family = family_of(chosen)
     chosen = copy.deepcopy(chosen)
     chosen.kwargs.update({**family.kwargs, **(arguments or {})})
-    if spec is not None and _is_turned(chosen.kwargs.get("maze_map"), spec.kwargs.get("maze_map")):
+    own_map = "maze_map" in (arguments or {})
+    if spec is not None and not own_map and _is_turned(chosen.kwargs.get("maze_map"), spec.kwargs.get("maze_map")):
         # Minari's AntMaze umaze sets publish the evaluation maze turned against the data (Farama-Foundation/Minari#304).
         chosen.kwargs["maze_map"] = _turned(chosen.kwargs["maze_map"])
     shows_goal = not family.cell_size or "desired_goal" in view.keys
     if not shows_goal and pays_by_distance(chosen) and "reward_type" not in (arguments or {}):
         chosen.kwargs["reward_type"] = "sparse"  # as training's rewards, which are relabelled to 1 at the goal
+    # In a maze that pays once and ends a return is 0 or 1, and the family's reference is for these.
+    pays_once = not family.cell_size or not (pays_by_distance(chosen) or chosen.kwargs.get("continuing_task"))
     text = write_spec(chosen)
     return EvaluationEnvironment(
         spec_json=text,
         view=view,
         max_episode_steps=max_episode_steps or family.max_episode_steps or read_spec(text).max_episode_steps,
         limited_by="option" if max_episode_steps else "environment",
-        score_reference=family.reference or stored_reference,
+        score_reference=(family.reference if pays_once else None) or stored_reference,
         success=family.success,
         fixed_goal=None if shows_goal else goal_position(chosen, family.cell_size, dataset_id),
         action_chunk=action_chunk,

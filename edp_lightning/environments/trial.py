@@ -11,6 +11,7 @@ from gymnasium.envs.registration import EnvSpec
 from numpy.typing import NDArray
 
 from edp_lightning.environments.answers import observation_of, reset_of, step_of
+from edp_lightning.environments.mazes import remove_model_file
 from edp_lightning.environments.quiet import quiet_gymnasium, register_robotics
 from edp_lightning.environments.recipe import EvaluationEnvironment
 from edp_lightning.environments.specs import read_spec
@@ -63,6 +64,7 @@ def declared_observation_space(spec: EnvSpec, arguments: Mapping[str, Any] | Non
     env = _build(spec, make)
     with suppress(Exception):  # it has done its work
         env.close()
+        remove_model_file(env)
     return env.observation_space
 
 

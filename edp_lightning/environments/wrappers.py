@@ -1,6 +1,5 @@
 """What an evaluation environment shows and takes: flat observations, a fixed goal, progress, chunks of actions."""
 
-import os
 from typing import Any
 
 import gymnasium as gym
@@ -9,7 +8,7 @@ import numpy as np
 from edp_lightning.environments.answers import PROGRESS, REWARDS, step_of, success_of
 from edp_lightning.environments.families import ObservationView
 from edp_lightning.environments.flattening import Floats, flatten, parts_of
-from edp_lightning.environments.mazes import Navigator
+from edp_lightning.environments.mazes import Navigator, remove_model_file
 
 
 class FlatObservation(gym.ObservationWrapper[Floats, Floats, Any]):
@@ -106,7 +105,5 @@ class MazeProgress(gym.Wrapper[Any, Any, Any, Any]):
 
     def close(self) -> None:
         """Close and remove the model file the maze left in the temporary folder."""
-        path = self._maze.tmp_xml_file_path
         super().close()
-        if os.path.exists(path):
-            os.unlink(path)
+        remove_model_file(self.env)

@@ -9,6 +9,7 @@ from edp_lightning.callbacks import NumericsGuard
 from edp_lightning.callbacks.online_training import OnlineTraining
 from edp_lightning.cli import main
 from edp_lightning.data.sources.minari import open_set
+from edp_lightning.data.sources.online import open_online
 from edp_lightning.environments.families import ObservationView
 from edp_lightning.errors import UserError
 from edp_lightning.evaluation.online_curve import read_points
@@ -117,6 +118,8 @@ def test_a_run_that_is_cut_off_goes_on_bit_for_bit(fit, offline, capsys, tmp_pat
     collected = wanted["/OnlineTraining/collected/episodes/action"].numpy()
     assert all((e.action == rows).all() for e, rows in zip(episodes, collected[:42].reshape(6, 7, 1), strict=False))
     assert all(e.truncated.tolist() == [False] * (len(e) - 1) + [True] for e in episodes)
+    with pytest.raises(UserError, match=r"holds what its policy saw, view .*, and cannot be seen through goal"):
+        open_online(whole).episodes(ObservationView("goal", ("observation", "desired_goal")))
 
     with pytest.raises(SystemExit):
         fit("whole", "--ckpt_path=last", "--online.env_steps=0", "--trainer.max_steps=30")

@@ -137,6 +137,12 @@ def test_bad_arguments_end_in_one_message(arguments, message, tmp_path, monkeypa
     assert not list(tmp_path.iterdir())
 
 
+def test_weights_in_another_format_are_refused(tmp_path):
+    np.save(tmp_path / "weights.npy", np.zeros(3))
+    with pytest.raises(UserError, match="give an npz file"):
+        read_arrays(tmp_path / "weights.npy")
+
+
 def test_policies_are_chosen_by_what_they_do(tmp_path, monkeypatch):
     """Of forty snapshots whose returns grow by ten, the best is the last; medium has two fifths of its return."""
     ppo = recipe_of("hopper").build(0, None)
@@ -171,6 +177,19 @@ def test_falls_end_an_ants_episode_and_cost():
     assert [bool(step.terminated[0]) for step in steps] == [False] * 9 + [True]
     assert steps[-1].rewards[0] < -14
     assert fallen.changing["ages"][0] == 0  # a new episode has begun
+
+
+def test_a_reached_way_point_is_followed_by_the_next_in_one_episode():
+    """What bootstraps a step is the value of what the ant sees next: advantages are sums of errors of one value function."""
+    task = AntTask(2, 0)
+    ants = task._mazes[0]
+    ants.changing["ages"][:] = 0
+    ants.changing["points"][0] = ants._physics.positions(ants.changing["states"])[0, :2]
+    old = ants.changing["points"][0].copy()
+    step = task.step(np.zeros((8, 8)))
+    assert not (step.terminated | step.truncated).any()
+    assert (ants.changing["points"][0] != old).any()
+    np.testing.assert_array_equal(step.final_observations, task.observations())
 
 
 def test_an_actor_without_a_squash_has_a_linear_mean():

@@ -8,7 +8,11 @@ import pytest
 from edp_lightning.cli import main
 from edp_lightning.collect import collect
 from edp_lightning.collect.maze_tasks import MAZE_TASKS
+from edp_lightning.data.convert import write_minari
 from edp_lightning.data.datamodule import OfflineDataModule
+from edp_lightning.data.sources.arrays import array_source
+from edp_lightning.data.sources.minari import open_set
+from edp_lightning.environments.families import ObservationView, family_of
 from edp_lightning.environments.quiet import quiet_gymnasium
 from tests.conftest import make_buffer, make_set
 from tests.data.sources.test_arrays import log
@@ -125,6 +129,20 @@ def test_time_limits_stored_as_terminations_become_truncations(capsys):
     make_set("tests/limit-v0", buffers, *boxes, env=gym.spec("Hopper-v5"))
     assert rows("tests/limit-v0").terminated.nonzero().squeeze(1).tolist() == [1002]  # the second robot fell
     assert "1 time limits were stored as terminations" in shown(capsys, "tests/limit-v0")
+
+
+def test_ends_at_the_limit_stay_ends_in_a_converted_set(monkeypatch):
+    """What was converted knows limits from ends: a task that was solved in the last step was solved."""
+    steps = 1000
+    rng = np.random.default_rng(0)
+    arrays = {"observations": rng.normal(size=(steps, 11)), "actions": np.zeros((steps, 3)), "rewards": np.ones(steps)}
+    arrays |= {"terminated": np.arange(steps) == steps - 1, "truncated": np.zeros(steps)}
+    source = array_source("robot", arrays)
+    monkeypatch.setattr(type(source), "spec", gym.spec("Hopper-v5"))
+    view = ObservationView("box")
+    write_minari("mine/solved-v0", source, source.episodes(view), family_of(source.spec), view)
+    (episode,) = open_set("mine/solved-v0").episodes(view)
+    assert (episode.terminated[-1], episode.truncated[-1]) == (True, False)
 
 
 def walk(upside_down, cells, reward=0.0):

@@ -1,6 +1,7 @@
 import copy
 import dataclasses
 import pickle
+import tempfile
 from importlib.util import find_spec
 
 import gymnasium as gym
@@ -20,6 +21,7 @@ from edp_lightning.environments.families import FAMILIES, POINTMAZE, choose_view
 from edp_lightning.environments.recipe import evaluation_environment
 from edp_lightning.environments.scores import from_metadata
 from edp_lightning.environments.specs import read_spec, register_robotics
+from edp_lightning.environments.trial import declared_observation_space
 from edp_lightning.errors import UserError
 
 
@@ -97,6 +99,34 @@ def test_evaluation_maze_turned_against_the_data_is_turned_back():
     assert fixed.kwargs["maze_map"] == [[1] * 5, [1, "g", 0, 0, 1], [1, 1, 1, 0, 1], [1, "r", 0, 0, 1], [1] * 5]
     right = evaluation_environment("x", collected, TASKS["antmaze-umaze"].evaluation_spec(), view)
     assert EnvSpec.from_json(right.spec_json).kwargs["maze_map"] == fixed.kwargs["maze_map"]
+
+
+def test_a_map_of_ones_own_is_taken_as_it_is():
+    spec = TASKS["antmaze-umaze"].evaluation_spec()
+    mirrored = [[1] * 5, [1, 0, 0, "r", 1], [1, 0, 1, 1, 1], [1, 0, 0, "g", 1], [1] * 5]
+    view = choose_view(family_of(spec).views, None, "x")
+    recipe = evaluation_environment("x", spec, spec, view, arguments={"maze_map": mirrored})
+    assert EnvSpec.from_json(recipe.spec_json).kwargs["maze_map"] == mirrored
+
+
+@pytest.mark.parametrize(
+    ("arguments", "scored"), [({}, True), ({"reward_type": "dense"}, False), ({"continuing_task": True}, False)]
+)
+def test_only_a_maze_that_pays_once_has_normalised_scores(arguments, scored):
+    """A return beyond 1 is no share of episodes that reach the goal."""
+    spec = TASKS["pointmaze-umaze"].evaluation_spec()
+    view = choose_view(family_of(spec).views, None, "x")
+    assert (evaluation_environment("x", spec, spec, view, arguments=arguments).score_reference is not None) == scored
+
+
+def test_closed_mazes_leave_no_files(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    env = recipe("pointmaze-umaze").make()
+    assert list(tmp_path.glob("**/*.xml"))
+    env.close()
+    spec = TASKS["pointmaze-umaze"].evaluation_spec()
+    declared_observation_space(spec)
+    assert not list(tmp_path.glob("**/*.xml"))
 
 
 def test_pen_is_scored_over_the_hundred_steps_its_reference_was_made_with():

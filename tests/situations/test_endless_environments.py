@@ -1,5 +1,6 @@
 """Evaluations that would not end: time limits, stop signals that are obeyed inside them, failures that repeat."""
 
+import dataclasses
 import os
 import signal
 import subprocess
@@ -7,13 +8,19 @@ import sys
 import threading
 import time
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
+import torch
+from gymnasium.envs.registration import EnvSpec, registry
 
 from edp_lightning.collect.toy import TwoStepEnv
 from edp_lightning.data.datamodule import OfflineDataModule
+from edp_lightning.environments.families import ObservationView
+from edp_lightning.environments.recipe import evaluation_environment
 from edp_lightning.environments.workers import LocalEnvironments
+from edp_lightning.evaluation.foreground import ForegroundRollout
 from edp_lightning.evaluation.rollout import rollout
 from edp_lightning.runs.checkpoint_io import read_checkpoint
 from tests.conftest import TINY
@@ -48,6 +55,39 @@ def test_every_evaluation_has_a_time_limit_and_the_card_says_which(environment, 
     (result,) = rollout(LocalEnvironments([module.environment.make()]), act, [1], record=True)
     assert result.length == steps
     assert not result.trajectory.terminated
+
+
+def test_the_limit_is_the_longest_recording_whatever_of_it_becomes_rows():
+    arrays = robot_arrays()
+    del arrays["next_observations"]  # the last step of each recording has no successor
+    arrays["rewards"] = np.ones_like(arrays["rewards"])  # and ends at its first step
+    module = OfflineDataModule.from_arrays(arrays, environment=ENDLESS, terminals="first_success")
+    module.setup("fit")
+    assert module.facts.length.high == 1
+    assert module.environment.max_episode_steps == 7
+
+
+class ShellEnv(TwoStepEnv):
+    """As defined in a cell of a notebook."""
+
+
+@pytest.fixture
+def shell(monkeypatch):
+    """What ``__main__`` is in a notebook, with an environment of its own."""
+    main = ModuleType("__main__")
+    main.ShellEnv = ShellEnv
+    monkeypatch.setattr(ShellEnv, "__module__", "__main__")
+    monkeypatch.setitem(sys.modules, "__main__", main)
+    spec = EnvSpec("Shell-v0", entry_point=ShellEnv, max_episode_steps=10**6)
+    monkeypatch.setitem(registry, "Shell-v0", spec)
+    return evaluation_environment("x", spec, None, ObservationView("box"))
+
+
+def test_an_environment_of_a_notebook_is_played_in_its_own_process(shell, monkeypatch):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
+    automatic = ForegroundRollout(num_envs=2, num_workers=None)
+    assert automatic.workers(shell, 100) == 0
+    assert automatic.workers(dataclasses.replace(shell, spec_json=shell.spec_json.replace("__main__", __name__)), 100) == 4
 
 
 INSIDE_EPOCHS = [

@@ -1,6 +1,5 @@
 """The ant as a task of PPO: way-points inside mazes, under the noise of the data."""
 
-import os
 from typing import Any
 
 import gymnasium as gym
@@ -8,6 +7,7 @@ import numpy as np
 
 from edp_lightning.collect.physics.batched import Array, BatchedPhysics
 from edp_lightning.collect.training.task import Step
+from edp_lightning.environments.mazes import remove_model_file
 from edp_lightning.environments.quiet import quiet_gymnasium, register_robotics
 
 HORIZON = 500
@@ -54,8 +54,7 @@ class AntInMaze:
         self._free = [(i, j) for i, row in enumerate(maze_map) for j, cell in enumerate(row) if cell == 0]
         self._rng = rng
         env.close()
-        if os.path.exists(env.tmp_xml_file_path):
-            os.unlink(env.tmp_xml_file_path)
+        remove_model_file(env)
         self.changing = {
             "states": np.zeros((size, self._physics.state_dim)),
             "points": np.zeros((size, 2)),
@@ -93,9 +92,9 @@ class AntInMaze:
         reached, late = after < REACHED, c["ages"] >= HORIZON
         progress = np.clip((before - after) / self._physics.seconds, -3.0, 1.3)
         rewards = progress + 0.5 * upright + 0.5 - 0.05 * np.square(actions).sum(1) + 2.0 * reached - 300.0 * fallen
-        final = self.observations()
         for ant in np.flatnonzero(reached | (c["waits"] >= PATIENCE)):
             self._new_point(int(ant))
+        final = self.observations()  # with the next way-point, as the episode goes on; before any reset
         for ant in np.flatnonzero(fallen | late):
             self._reset(int(ant))
         events = {"falls per 1000": 1000.0 * fallen.sum(), "points per 1000": 1000.0 * reached.sum()}

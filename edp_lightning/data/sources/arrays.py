@@ -16,6 +16,7 @@ action_high         (A,)       optional, 1 when absent
 """
 
 import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -100,6 +101,7 @@ class ArraySource:
                         a["rewards"][steps],
                         terminated[steps],
                         cut,
+                        left_out=end + 1 - stop,
                     )
                 )
             start = end + 1
@@ -134,7 +136,7 @@ def open_npz(path: Path) -> ArraySource:
             arrays = {name: file[name] for name in file.files}
     except PermissionError as error:
         raise unreadable(path, ".npz", error) from error
-    except (OSError, ValueError, EOFError, AttributeError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, EOFError, AttributeError, TypeError, zlib.error, zipfile.BadZipFile) as error:
         raise UserError(f"{path} is truncated or no .npz file of plain arrays ({error}); write it with numpy.savez") from error
     return array_source(str(path), arrays, (path,))
 

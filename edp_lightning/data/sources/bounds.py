@@ -1,6 +1,6 @@
 """Bounds of the actions: what the set says, what the user says, or what the data reach."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Literal, Protocol
 
 import numpy as np
@@ -32,20 +32,23 @@ class Bounded(Protocol):
         """Upper bounds that the set states."""
 
 
-def action_bounds(source: Bounded, low: ActionBound, high: ActionBound, actions: Iterable[Floats]) -> tuple[Floats, Floats]:
+def action_bounds(
+    source: Bounded, low: ActionBound, high: ActionBound, actions: Callable[[], Iterable[Floats]]
+) -> tuple[Floats, Floats]:
     """Return the bounds that actions are scaled with, both (action_dim,).
 
     Args:
         source: The set.
         low: Lower bounds that the user chose.
         high: Upper bounds that the user chose.
-        actions: Arrays of actions, shape (steps, action_dim) each; looked at only if a bound is ``data``.
+        actions: Returns arrays of actions, shape (steps, action_dim) each; called only if a bound is ``data``: a whole file may
+            have to be read for them.
 
     Raises:
         UserError: If a component has no finite bounds, or none that leave room between them.
     """
     found = {"low": source.action_low, "high": source.action_high}
-    reached = _range(actions) if "data" in (low, high) else None
+    reached = _range(actions()) if "data" in (low, high) else None
     for side, chosen in (("low", low), ("high", high)):
         if chosen == "data":
             assert reached is not None

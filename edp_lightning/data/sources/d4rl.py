@@ -138,11 +138,14 @@ class D4RLFile(UnitBoxFile):
                     )
                 following = numbers(name, "next_observations", file["next_observations"][()], 2)
             limits = flags(name, "timeouts", file["timeouts"][()]) if "timeouts" in file else self._count_limits(terminals)
+        if not len(rewards):
+            raise UserError(f"{name}: the arrays are empty")
         for key, array in (
             ("actions", actions),
             ("observations", observations),
             ("terminals", terminals),
             ("timeouts", limits),
+            ("next_observations", rewards if following is None else following),
         ):
             if len(array) != len(rewards):
                 raise UserError(f"{name}: {key} has shape {array.shape}, expected {len(rewards)} rows as in rewards")
@@ -200,7 +203,7 @@ class D4RLFile(UnitBoxFile):
                 cut = np.zeros(stop - start, dtype=np.bool_)
                 cut[-1] = not terminals[stop - 1]
                 steps = slice(start, stop)
-                episodes.append(Episode(states, actions[steps], rewards[steps], terminals[steps], cut))
+                episodes.append(Episode(states, actions[steps], rewards[steps], terminals[steps], cut, left_out=end + 1 - stop))
             start = end + 1
         if not episodes:
             raise UserError(f"{self.path}: no transition is left after time limits and the last row are dropped")

@@ -15,6 +15,7 @@ from edp_lightning.collect.dataset_folder import dataset_folder
 from edp_lightning.collect.tasks import DATASET_IDS, refuse_retired
 from edp_lightning.data.sources.minari_files import FORMATS, data_files, raw_episodes
 from edp_lightning.data.sources.stored import (
+    CONVERTED,
     as_type,
     changes_in,
     environment_spec,
@@ -65,6 +66,11 @@ class MinariSet:
         """Whether this package wrote it on some machine, as opposed to a published set."""
         author = self.metadata.get("author")
         return "edp_lightning" in author if isinstance(author, (str, list)) else False
+
+    @property
+    def tells_limits_from_ends(self) -> bool:
+        """Whether this package wrote it, collected or converted: then a termination at the time limit is one."""
+        return self.locally_collected or CONVERTED in str(self.metadata.get("description"))
 
     @property
     def origin(self) -> str:
@@ -198,7 +204,7 @@ def read_episodes(dataset: MinariSet, view: ObservationView) -> Iterator[Episode
     try:
         for number, raw in raw_episodes(where, dataset.path, dataset.data_format):
             stored = _episode(f"{where}, episode {number}", raw, dataset, view)
-            episode = _limit_is_truncation(stored, dataset.spec)
+            episode = stored if dataset.tells_limits_from_ends else _limit_is_truncation(stored, dataset.spec)
             if count and episode.observation.shape[1] != width:
                 found = episode.observation.shape[1]
                 raise UserError(f"{where}, episode {number}: observations of {found} numbers, before it {width}")

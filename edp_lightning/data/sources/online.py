@@ -87,7 +87,17 @@ class OnlineSource:
         """Refuse nothing: all actions were played within the bounds."""
 
     def episodes(self, view: ObservationView) -> Iterator[Episode]:
-        """Yield the episodes in the order in which they began; those without a step yet are left out."""
+        """Return the episodes in the order in which they began; those without a step yet are left out.
+
+        Raises:
+            UserError: For another view than the policy's.
+        """
+        stored = self.views[0]
+        if view.keys != stored.keys:
+            raise UserError(
+                f"{self.dataset_id} holds what its policy saw, view {stored.name} ({', '.join(stored.keys)}), and cannot be "
+                f"seen through {view.name} ({', '.join(view.keys)}): set data.view as in that run"
+            )
         return (collected.episode() for collected in self.collected if len(collected))
 
 

@@ -126,6 +126,10 @@ def flags(node: Any, where: str) -> NDArray[np.bool_]:
     return values.astype(np.bool_)
 
 
+CONVERTED = "converted by edp_lightning"
+"""In the description of every set that ``data convert`` writes."""
+
+
 def space(metadata: dict[str, Any], key: str, where: str) -> Space[Any]:
     """Return a space from metadata.json.
 

@@ -74,6 +74,7 @@ class TableFacts:
         episodes: Episodes.
         episode_rows: Transitions of each episode, in the table's order; with chunks of actions there may be none.
         length: Steps per episode.
+        longest_recorded: Steps of the longest episode as it was recorded, whatever of it became transitions.
         episode_return: Undiscounted sum of an episode's rewards before the transformation.
         stored_reward: Rewards in the file.
         reward: Rewards in the table.
@@ -99,6 +100,7 @@ class TableFacts:
     episodes: int
     episode_rows: tuple[int, ...]
     length: Range
+    longest_recorded: int
     episode_return: Range
     stored_reward: Range
     reward: Range
@@ -207,12 +209,13 @@ def build_table(episodes: Iterable[Episode], recipe: TableRecipe, sink: RowSink)
     stored_total, stored_count, stored_low, stored_high = 0.0, 0, np.inf, -np.inf
     terminated_steps = truncated = at_bound = outside_box = 0
     changes: NDArray[np.int64] | int = 0
-    observation_dim = action_dim = 0
+    observation_dim = action_dim = longest = 0
     parts: list[int] = []
     rows_per_episode: list[int] = []
     for stored in episodes:
         stored_total += float(stored.reward.sum(dtype=np.float64))
         stored_count += len(stored)
+        longest = max(longest, len(stored) + stored.left_out)
         stored_low, stored_high = min(stored_low, float(stored.reward.min())), max(stored_high, float(stored.reward.max()))
         episode = labelled(stored, recipe)
         observation_dim = episode.observation.shape[1]
@@ -247,6 +250,7 @@ def build_table(episodes: Iterable[Episode], recipe: TableRecipe, sink: RowSink)
         episodes=len(rewards),
         episode_rows=tuple(rows_per_episode),
         length=_range(np.array([len(r) for r in rewards])),
+        longest_recorded=longest,
         episode_return=_range(returns),
         stored_reward=Range(stored_low, stored_total / stored_count, stored_high),
         reward=final,

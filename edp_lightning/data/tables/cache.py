@@ -30,7 +30,7 @@ from edp_lightning.runs.file_lock import one_at_a_time
 
 Floats = NDArray[np.float32]
 
-FORMAT = 5
+FORMAT = 6
 """Meaning of a cache file's content; raised with every change of its layout or of how rows are computed."""
 
 LIMIT_BYTES = 20 << 30

@@ -96,6 +96,15 @@ def test_files_of_another_kind_are_named(tmp_path):
     (tmp_path / "cut.npz").write_bytes((tmp_path / "whole.npz").read_bytes()[:700])
     with pytest.raises(UserError, match=r"cut.npz is truncated"):
         open_npz(tmp_path / "cut.npz")
+    np.save(tmp_path / "robot.npy", np.zeros(3))
+    with pytest.raises(UserError, match=r"robot.npy is truncated or no .npz"):
+        open_npz(tmp_path / "robot.npy")
+    np.savez_compressed(tmp_path / "packed.npz", **log())
+    damaged = bytearray((tmp_path / "packed.npz").read_bytes())
+    damaged[60:90] = b"x" * 30
+    (tmp_path / "packed.npz").write_bytes(damaged)
+    with pytest.raises(UserError, match=r"packed.npz is truncated"):
+        open_npz(tmp_path / "packed.npz")
     np.savez(tmp_path / "objects.npz", **(log() | {"rewards": np.array([{}] * 7)}))
     with pytest.raises(UserError, match=r"objects.npz is truncated or no .npz file of plain arrays"):
         open_npz(tmp_path / "objects.npz")

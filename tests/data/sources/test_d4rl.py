@@ -243,6 +243,7 @@ BREAKS = {
     r"rewards has shape \(44, 2\), expected \(rows,\)": lambda a: a.update(rewards=np.zeros((44, 2))),
     r"actions has shape \(43, 3\), expected 44 rows": lambda a: a.update(actions=a["actions"][1:]),
     r"timeouts has shape \(43,\), expected 44 rows": lambda a: a.update(timeouts=a["timeouts"][1:]),
+    "the arrays are empty": lambda a: a.update({key: rows[:0] for key, rows in a.items()}),
     "no array terminals; .* this one has actions": lambda a: a.pop("terminals"),
     "observations hold NaN or infinite values .first in row 7": lambda a: a["observations"].__setitem__((7, 2), np.nan),
     "terminals must hold 0 and 1 only": lambda a: a.update(terminals=np.full(44, 3.0)),
@@ -255,6 +256,12 @@ def test_damaged_files_are_named(message, tmp_path):
     path = write(tmp_path / "x.hdf5", broken(BREAKS[message]))
     with pytest.raises(UserError, match=f"x.hdf5.*{message}"):
         table(path)
+
+
+def test_next_observations_have_a_row_per_step(tmp_path):
+    path = write(tmp_path / "x.hdf5", broken(lambda a: a.update(next_observations=a["next_observations"][:-1])))
+    with pytest.raises(UserError, match=r"next_observations has shape \(43, 11\), expected 44 rows"):
+        table(path, keep_time_limits=True)
 
 
 def test_files_of_another_kind_are_named(tmp_path, random_set, minari_root):
