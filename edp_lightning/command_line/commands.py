@@ -33,6 +33,18 @@ def _call(name: str, functions: Any, arguments: list[str]) -> None:
     jsonargparse.auto_cli(functions, args=arguments, prog=f"{PROGRAM} {name}", parser_class=CommandParser)
 
 
+def _add_model(parser: Any) -> None:
+    parser.add_argument("--model", metavar="CLASS", help="import path of an algorithm of your own")
+
+
+def _import_model(options: dict[str, Any]) -> None:
+    """Take ``model`` out of the options: a checkpoint names its class, which must have been imported."""
+    from edp_lightning.algorithms.registry import algorithm_class
+
+    if (model := options.pop("model")) is not None:
+        algorithm_class(model)
+
+
 def _collect(arguments: list[str], run_command: RunCommand) -> None:
     if arguments[:1] == ["train"]:
         from edp_lightning.collect.training.command import train
@@ -80,6 +92,7 @@ def _figure(arguments: list[str], run_command: RunCommand) -> None:
     run.add_argument("--episodes", type=int, default=20, help="episodes to play (default: 20)")
     run.add_argument("--seed", type=int, default=10_000, help="seed of the first episode (default: 10000, as evaluations)")
     run.add_argument("--output", default="run.png", help="picture to write (default: run.png)")
+    _add_model(run)
     summary = "Draw random states of datasets by t-SNE, coloured by the return of their trajectory."
     tsne = figures.add_parser("tsne", help=summary, description=summary)
     tsne.add_argument("--dataset", nargs="+", action="extend", required=True, help="a set on this machine; repeatable")
@@ -96,6 +109,7 @@ def _figure(arguments: list[str], run_command: RunCommand) -> None:
     if figure == "run":
         from edp_lightning.figures.run_figure import draw_run_folder
 
+        _import_model(options)
         draw_run_folder(**options)
         return
     if figure == "online":
@@ -149,10 +163,11 @@ def _export(arguments: list[str], run_command: RunCommand) -> None:
     parser.add_argument("--format", choices=formats, default="onnx", help="torch is for torch.export.load (default: onnx)")
     parser.add_argument("--dynamic-batch", action="store_true", help="any number of observations at once (default: one)")
     parser.add_argument("--output", metavar="FILE", help="file to write (default: the checkpoint's with another ending)")
-    parser.add_argument("--model", metavar="CLASS", help="import path of an algorithm of your own")
+    _add_model(parser)
     options = vars(parser.parse_args(arguments))
     from edp_lightning.export.command import export
 
+    _import_model(options)
     export(**options)
 
 
@@ -174,9 +189,11 @@ def _film(arguments: list[str], run_command: RunCommand) -> None:
     parser.add_argument("--seed", type=int, default=10_000, help="seed of the first episode (default: 10000, as evaluations)")
     parser.add_argument("--every", type=int, default=2, help="decisions between frames (default: 2)")
     parser.add_argument("--fps", type=int, default=20, help="frames per second (default: 20)")
+    _add_model(parser)
     options = vars(parser.parse_args(arguments))
     from edp_lightning.figures.film_command import film_checkpoint
 
+    _import_model(options)
     film_checkpoint(**options)
 
 

@@ -387,9 +387,11 @@ class OfflineDataModule(L.LightningDataModule):
         return DataLoader(cast(Dataset[Tensor], self.transitions.observation), batch_size=self.hparams["batch_size"])
 
     def state_dict(self) -> dict[str, Any]:
-        """Return how many batches were drawn, and what became of rewards."""
+        """Return how many batches were drawn, what became of rewards, and through which view observations were seen."""
         drawn = {"position": self._position if self._loader is None else self._loader.position}
-        return drawn | ({"reward_map": list(self.reward_map)} if self._ready else {})
+        if not self._ready:
+            return drawn
+        return drawn | {"reward_map": list(self.reward_map), "view": [self.view.name, *self.view.keys]}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue after that many batches; say if rewards are in other units than the checkpoint's."""

@@ -38,7 +38,7 @@ def solve(
     Returns:
         a^1 (batch, action_dim).
     """
-    cumulative = process.cumulative.double().tolist()
+    cumulative = process.cumulative_numbers
 
     def point(index: int) -> _Point:
         time = process.num_steps - index * (process.num_steps - 1) / passes

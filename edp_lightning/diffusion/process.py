@@ -59,6 +59,8 @@ class DiffusionProcess(nn.Module):
             "posterior_clean_coef": _with_front(shrink / variance[1:] * torch.exp(-cumulative[:-1]), 1.0),
             "posterior_std": _with_front((previous * shrink / variance[1:]).sqrt(), 0.0),
         }
+        # For arithmetic outside of tensors: a tracer cannot read numbers out of a buffer.
+        self.cumulative_numbers: list[float] = cumulative.float().double().tolist()
         for name, table in tables.items():
             self.register_buffer(name, table.float().to(torch.get_default_device()), persistent=False)
 

@@ -22,11 +22,17 @@ Run = Callable[[Mapping[str, Floats]], dict[str, Floats]]
 TOLERANCE = 1e-5
 """Largest difference of actions, in units in which the action's bounds are -1 and 1."""
 
+UNCLIPPED_TOLERANCE = 1e-3
+"""The same for a diffusion whose one-step predictions are not clipped: they divide by what is left of the action at time T, a
+thousandth with the cosine schedule, and rounding with them."""
+
 NEAR_TIE = 1e-4
 """Largest difference, relative to the largest score, of two candidates of which either may be taken: rounding decides."""
 
 DECISIONS = 64
 """Random decisions of a check."""
+
+EXAMPLE_SEED = 1000
 
 
 class Check(NamedTuple):
@@ -56,7 +62,7 @@ class Decided(NamedTuple):
 
 
 def decide(algorithm: OfflineAlgorithm, draws: list[Draw], rows: int, seed: int) -> Decided:
-    """Let an algorithm act on random observations: as far off the data's mean as the data, or five times as far.
+    """Let an algorithm act on :func:`random_observations`.
 
     Args:
         algorithm: The algorithm as it was loaded.
@@ -64,7 +70,8 @@ def decide(algorithm: OfflineAlgorithm, draws: list[Draw], rows: int, seed: int)
         rows: Number of observations.
         seed: Seed of observations and random numbers.
     """
-    observation = random_observations(algorithm, rows, torch.Generator().manual_seed(stream_seed(seed, "observations", rows)))
+    generator = torch.Generator().manual_seed(stream_seed(seed, "observations", rows))
+    observation = random_observations(algorithm, rows, generator, seed)
     generators = [torch.Generator().manual_seed(stream_seed(seed, "decision", row)) for row in range(rows)]
     with RecordedDraws(generators) as recorded:
         action = algorithm.act(observation, generators)
@@ -73,10 +80,17 @@ def decide(algorithm: OfflineAlgorithm, draws: list[Draw], rows: int, seed: int)
     return Decided({name: value.numpy() for name, value in inputs.items()}, action.numpy())
 
 
-def random_observations(algorithm: OfflineAlgorithm, rows: int, generator: torch.Generator) -> Tensor:
-    """Return observations (rows, observation_dim): as far off the mean as the data, every fourth five times as far."""
+def random_observations(algorithm: OfflineAlgorithm, rows: int, generator: torch.Generator, first: int) -> Tensor:
+    """Return observations (rows, observation_dim): as far off the mean as the data, every fourth five times as far.
+
+    Args:
+        algorithm: Knows the data's mean and spread.
+        rows: Number of observations.
+        generator: Draws them.
+        first: Number of the first row; those one below a multiple of four are the far ones.
+    """
     spread = torch.randn(rows, algorithm.observation_dim, generator=generator)
-    spread = spread * torch.where(torch.arange(rows) % 4 == 3, 5.0, 1.0).unsqueeze(-1)
+    spread = spread * torch.where(torch.arange(first, first + rows) % 4 == 3, 5.0, 1.0).unsqueeze(-1)
     return algorithm.normalizer.mean + algorithm.normalizer.std * spread
 
 
@@ -92,16 +106,21 @@ def _half(algorithm: OfflineAlgorithm) -> Floats:
     return half
 
 
-def refuse_difference(difference: float, rows: int) -> float:
+def tolerance_of(algorithm: OfflineAlgorithm) -> float:
+    """Return the largest difference of actions that rounding explains."""
+    return TOLERANCE if algorithm.hparams.get("clip_start", True) else UNCLIPPED_TOLERANCE
+
+
+def refuse_difference(difference: float, rows: int, tolerance: float) -> float:
     """Return a difference of actions if it is allowed.
 
     Raises:
-        UserError: If it is larger than ``TOLERANCE``.
+        UserError: If it is larger than ``tolerance``.
     """
-    if not difference <= TOLERANCE:
+    if not difference <= tolerance:
         raise UserError(
             f"nothing is written: in a batch of {rows}, the exported policy's action is {difference:.1e} off the package's "
-            f"(allowed: {TOLERANCE:.0e}): the exported form lacks something that this policy has, or the versions of torch and "
+            f"(allowed: {tolerance:.0e}): the exported form lacks something that this policy has, or the versions of torch and "
             "onnxruntime do not fit together. Report it with the output of edp_lightning info"
         )
     return difference
@@ -118,27 +137,36 @@ def check(run: Run, algorithm: OfflineAlgorithm, draws: list[Draw], choice: Choi
         dynamic: Whether the file takes any number of rows; they are asked for in batches of 1, 2, 7 and more.
 
     Raises:
-        UserError: If they differ by more than ``TOLERANCE`` where there is no near tie.
+        UserError: If they differ by more than :func:`tolerance_of` allows where there is no near tie.
     """
     sizes = [1, 2, 7, DECISIONS - 10] if dynamic else [1] * DECISIONS
-    half = _half(algorithm)
+    half, tolerance = _half(algorithm), tolerance_of(algorithm)
     largest, ties = 0.0, 0
     for index, rows in enumerate(sizes):
         decided = decide(algorithm, draws, rows, index)
         outputs = run(decided.inputs)
         differences = difference_of(algorithm, outputs["action"], decided.action)
         for row, difference in enumerate(differences.tolist()):
-            if difference <= TOLERANCE:
+            if difference <= tolerance:
                 largest = max(largest, difference)
                 continue
             numbers = {name: value[row] for name, value in (decided.inputs | outputs).items()}
-            if choice is None or not near_tie(numbers, decided.action[row], half, choice):
-                refuse_difference(difference, rows)
+            if choice is None or not near_tie(numbers, decided.action[row], half, choice, tolerance):
+                refuse_difference(difference, rows, tolerance)
             ties += 1
     return Check(sum(sizes), largest, ties)
 
 
-def near_tie(row: Mapping[str, Floats], expected: Floats, half: Floats, choice: Choice) -> bool:
+def example_of(run: Run, algorithm: OfflineAlgorithm, draws: list[Draw]) -> Decided:
+    """Return a decision to be stored beside the file: the first random one that is no near tie, so that it can be repeated."""
+    for seed in range(EXAMPLE_SEED, EXAMPLE_SEED + DECISIONS):
+        example = decide(algorithm, draws, 1, seed)
+        if difference_of(algorithm, run(example.inputs)["action"], example.action).max() <= tolerance_of(algorithm):
+            return example
+    raise UserError("nothing is written: every random decision is a near tie, as if all candidates were worth the same")
+
+
+def near_tie(row: Mapping[str, Floats], expected: Floats, half: Floats, choice: Choice, tolerance: float) -> bool:
     """Return whether the file took one of two candidates that are worth the same, and the package the other.
 
     Args:
@@ -146,6 +174,7 @@ def near_tie(row: Mapping[str, Floats], expected: Floats, half: Floats, choice: 
         expected: The package's action, shape (action_dim,).
         half: Half of the width of the action's bounds, shape (action_dim,).
         choice: How one is chosen.
+        tolerance: Largest difference that rounding explains.
     """
     uniform: Tensor = torch.from_numpy(row.get("uniform", np.full_like(row["scores"], 0.5)))
     preference = preferences(torch.from_numpy(row["scores"]), choice.temperature, uniform).numpy()
@@ -154,4 +183,4 @@ def near_tie(row: Mapping[str, Floats], expected: Floats, half: Floats, choice: 
     distance = (np.abs(row["candidates"] - taken + row["action"] - expected) / half).max(axis=-1)
     theirs = int(distance.argmin())
     scale = max(1.0, float(np.abs(preference).max()))
-    return bool(distance[theirs] <= TOLERANCE and preference.max() - preference[theirs] <= NEAR_TIE * scale)
+    return bool(distance[theirs] <= tolerance and preference.max() - preference[theirs] <= NEAR_TIE * scale)

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from edp_lightning.algorithms.offline_algorithm import OfflineAlgorithm
-from edp_lightning.algorithms.registry import algorithm_class, algorithm_name, algorithm_of
+from edp_lightning.algorithms.registry import algorithm_name, algorithm_of
 from edp_lightning.errors import UserError
 from edp_lightning.evaluation.results import versions
-from edp_lightning.export.check import Check, check, decide
+from edp_lightning.export.check import Check, check, example_of, tolerance_of
 from edp_lightning.export.decision import Decision, traced
 from edp_lightning.export.episodes import check_episodes
 from edp_lightning.export.formats import ENDINGS, Format, check_packages, encode
@@ -23,9 +23,7 @@ FORMAT_VERSION = 1
 """Layout of the JSON; ``runtime`` has the same two, because it may be copied by itself."""
 
 
-def export(
-    ckpt_path: str, format: Format = "onnx", output: str | None = None, dynamic_batch: bool = False, model: str | None = None
-) -> Path:
+def export(ckpt_path: str, format: Format = "onnx", output: str | None = None, dynamic_batch: bool = False) -> Path:
     """Write a whole decision as one file, and ``FILE.json`` beside it, after checking that it decides as the package does.
 
     Args:
@@ -33,7 +31,6 @@ def export(
         format: ``onnx``, or ``torch``: what ``torch.export.load`` reads.
         output: File to write; the checkpoint's with another ending when not given.
         dynamic_batch: Whether the file takes any number of observations at once; otherwise it takes one.
-        model: Import path of an algorithm of the user's own.
 
     Returns:
         The file's path.
@@ -44,8 +41,8 @@ def export(
     """
     check_packages(format)
     path = Path(ckpt_path).with_suffix(ENDINGS[format]) if output is None else Path(output)
-    if model is not None:
-        algorithm_class(model)  # imports it
+    if path.is_dir():
+        raise UserError(f"{path} is a folder: give --output the name of a file")
     saved = read_checkpoint(ckpt_path)
     decision = Decision(load(ckpt_path, saved), dynamic_batch)
     program = traced(decision)
@@ -56,12 +53,12 @@ def export(
     else:
         choice = None if decision.chooser is None else decision.chooser.choice
         found = check(encoded.run, reference, decision.draws, choice, dynamic_batch)
-        example = decide(reference, decision.draws, 1, seed=1000)
+        example = example_of(encoded.run, reference, decision.draws)
     outputs = encoded.run(example.inputs)
     facts = {
         **describe(saved, reference, decision, format),
         "outputs": [{"name": name, "shape": ["batch" if dynamic_batch else 1, *v.shape[1:]]} for name, v in outputs.items()],
-        "checked": found._asdict(),
+        "checked": found._asdict() | {"tolerance": tolerance_of(reference)},
         "versions": versions() | encoded.versions,
         "example": {name: value.tolist() for name, value in (example.inputs | {"action": example.action}).items()},
     }
@@ -95,7 +92,7 @@ def describe(saved: Mapping[str, Any], algorithm: OfflineAlgorithm, decision: De
         "format": format,
         "algorithm": algorithm_name(type(algorithm)),
         "dataset": data.get("dataset"),
-        "view": data.get("view"),
+        "view": saved.get("OfflineDataModule", {}).get("view", data.get("view")),
         "action_chunk": data.get("action_chunk", 1),
         "gradient_steps": int(saved["global_step"]),
         "decision": algorithm.decision_facts(),
@@ -120,7 +117,7 @@ def write(path: Path, content: bytes, facts: Mapping[str, Any]) -> None:
         UserError: If they cannot be written.
     """
     beside = Path(f"{path}.json")
-    waiting = {target: target.with_name(f".{target.name}.writing") for target in (path, beside)}
+    waiting = {target: target.parent / f".{target.name}.writing" for target in (path, beside)}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         waiting[path].write_bytes(content)

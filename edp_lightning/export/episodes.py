@@ -4,7 +4,16 @@ import numpy as np
 import torch
 
 from edp_lightning.algorithms.offline_algorithm import OfflineAlgorithm
-from edp_lightning.export.check import Check, Decided, Floats, Run, difference_of, random_observations, refuse_difference
+from edp_lightning.export.check import (
+    Check,
+    Decided,
+    Floats,
+    Run,
+    difference_of,
+    random_observations,
+    refuse_difference,
+    tolerance_of,
+)
 from edp_lightning.export.decision import Decision
 from edp_lightning.policies.memory import ActsFromMemory
 from edp_lightning.runs.rng import stream_seed
@@ -41,12 +50,13 @@ def check_episodes(run: Run, algorithm: OfflineAlgorithm, decision: Decision) ->
         memory: dict[str, Floats] = {n: v.expand(rows, *v.shape[1:]).numpy() for n, v in decision.memory.items()}
         for step in range(steps):
             random = torch.Generator().manual_seed(stream_seed(start, "step", step))
-            observation = random_observations(algorithm, rows, random)
+            observation = random_observations(algorithm, rows, random, step)
             reward = torch.randn(rows, 1, generator=random)
             action = algorithm.act(observation, [random] * rows, names, reward.squeeze(1).tolist()).numpy()
             inputs = {"observation": observation.numpy(), "reward": reward.numpy(), **memory}
             outputs = run(inputs)
-            largest = max(largest, refuse_difference(float(difference_of(algorithm, outputs["action"], action).max()), rows))
+            difference = float(difference_of(algorithm, outputs["action"], action).max())
+            largest = max(largest, refuse_difference(difference, rows, tolerance_of(algorithm)))
             memory = {name: np.array(outputs[f"next_{name}"]) for name in memory}
     example = Decided({name: value[:1] for name, value in inputs.items()}, action[:1])
     return Check(EPISODES * steps, largest, 0), example

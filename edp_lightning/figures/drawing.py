@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edp_lightning.errors import UserError
+from edp_lightning.runs.run_folder import check_writable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -44,8 +45,5 @@ def check_output(output: str) -> Path:
     formats = figure.canvas.get_supported_filetypes()
     if path.suffix[1:].lower() not in formats:
         raise UserError(f"{output}: the ending of a picture's name says its format; choose one of {', '.join(sorted(formats))}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"{path.parent} cannot be created ({error.strerror}): choose another --output") from error
+    check_writable(path.parent)
     return path

@@ -51,6 +51,8 @@ def draw_online_folders(folders: Sequence[str], output: str) -> Path:
         UserError: If a run has no evaluation, or the output or the extra ``plot`` is not to be had.
     """
     path = check_output(output)
-    draw_online({Path(folder).name: read_points(Path(folder)) for folder in folders}).savefig(path, dpi=100)
+    names = [Path(folder).name for folder in folders]
+    shown = [name if names.count(name) == 1 else folder for name, folder in zip(names, folders, strict=True)]
+    draw_online({name: read_points(Path(folder)) for name, folder in zip(shown, folders, strict=True)}).savefig(path, dpi=100)
     print(f"{', '.join(folders)}: {path}")
     return path

@@ -50,8 +50,11 @@ class Considered:
 class Watched:
     """A policy that keeps what it considered.
 
+    It acts with the algorithm's own chooser, as an evaluation does, and then asks one that keeps candidates, in float32, the
+    same question.
+
     Args:
-        algorithm: A loaded algorithm for this alone: its chooser is replaced by one that keeps candidates.
+        algorithm: A loaded algorithm for this alone.
 
     Attributes:
         considered: One entry per decision.
@@ -60,9 +63,7 @@ class Watched:
     def __init__(self, algorithm: OfflineAlgorithm) -> None:
         self._algorithm = algorithm
         self.considered: list[Considered] = []
-        self._chooser: SharedObservation | None = None
-        if algorithm.chooser is not None:
-            self._chooser = algorithm.chooser = SharedObservation()
+        self._shared = SharedObservation()
 
     def reset(self, episode: int, target_return: float | None = None) -> None:
         """Begin an episode."""
@@ -76,14 +77,23 @@ class Watched:
         rewards: Sequence[float] | None = None,
     ) -> Tensor:
         """Choose one action for one observation (1, observation_dim)."""
+        before = [generator.get_state() for generator in generators]
         action = self._algorithm.act(observation, generators, episodes, rewards)
-        chooser = self._chooser
-        if chooser is not None and chooser.candidates is not None and chooser.scores is not None:
-            candidates, scores = self._algorithm.action_scaler(chooser.candidates[0]), chooser.scores[0].numpy()
-        else:
+        if self._algorithm.chooser is None:
             candidates, scores = self._draws(observation), None
+        else:
+            candidates, scores = self._asked_again(observation, before)
         self.considered.append(Considered(action[0].numpy(), candidates.numpy(), scores))
         return action
+
+    def _asked_again(self, observation: Tensor, states: Sequence[Tensor]) -> tuple[Tensor, Floats | None]:
+        """Return the candidates of the decision that random streams in these states lead to, and their values."""
+        again = [torch.Generator().set_state(state) for state in states]
+        own, self._algorithm.chooser = self._algorithm.chooser, self._shared
+        self._algorithm.act(observation, again)
+        self._algorithm.chooser = own
+        assert self._shared.candidates is not None and self._shared.scores is not None
+        return self._algorithm.action_scaler(self._shared.candidates[0]), self._shared.scores[0].numpy()
 
     @torch.no_grad()
     def _draws(self, observation: Tensor) -> Tensor:

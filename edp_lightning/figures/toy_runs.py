@@ -11,13 +11,15 @@ from pathlib import Path
 from typing import Any, get_args
 
 import torch
+import yaml
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from edp_lightning.data.datamodule import OfflineDataModule
-from edp_lightning.errors import UserError
+from edp_lightning.errors import UserError, first_line
 from edp_lightning.policies.diffusion import EntropyEstimator
 from edp_lightning.runs.checkpoint_io import read_checkpoint
-from edp_lightning.runs.run_folder import run_folder
+from edp_lightning.runs.run_folder import check_writable, run_folder
 
 RunCommand = Callable[[list[str]], None]
 """Runs one command line of the package, without the program's name."""
@@ -74,9 +76,16 @@ class ToyConfig:
             raise UserError(
                 f"{path} cannot be read ({error.strerror}): run this in a checkout of edp_lightning, or give --fit_config"
             ) from error
-        values: Any = OmegaConf.create(self.text)
-        self.data: dict[str, Any] = dict(values["data"])
-        every = values["trainer"].get("check_val_every_n_epoch", 1)
+        try:
+            values: Any = OmegaConf.create(self.text)
+            self.data: dict[str, Any] = dict(values["data"])
+            every = values["trainer"].get("check_val_every_n_epoch", 1)
+            self.data["dataset"]
+        except (KeyError, TypeError, ValueError, AttributeError, OmegaConfBaseException, yaml.YAMLError) as error:
+            raise UserError(
+                f"{path} is no configuration of a training with its sections data and trainer ({first_line(error)}): give one "
+                "like configs/toy.yaml"
+            ) from error
         if epochs < 1 or epochs % every != 0:
             raise UserError(
                 f"epochs must be a positive multiple of {path}'s trainer.check_val_every_n_epoch, {every}; got {epochs}"
@@ -160,7 +169,7 @@ def plan(config: ToyConfig, entropy: str, seeds: int, output: Path, compiled: bo
     kept = output / "settings.json"
     if kept.exists() and json.loads(kept.read_text()) != settings:
         raise UserError(f"{output} holds runs with other settings (see settings.json in it): choose another --output")
-    output.mkdir(parents=True, exist_ok=True)
+    check_writable(output)
     kept.write_text(json.dumps(settings, indent=2))
     runs = []
     for seed in range(seeds):

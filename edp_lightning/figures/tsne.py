@@ -50,6 +50,8 @@ def sample_states(
     Raises:
         UserError: If the set is missing or damaged, or has no such view.
     """
+    if count < 3:
+        raise UserError(f"t-SNE needs at least 3 states; got {count}")
     source = open_source(dataset)
     views = source.views or family_of(source.evaluation_spec or source.spec).views
     episodes = list(source.episodes(choose_view(views, view, dataset, source.observation_space)))

@@ -55,11 +55,16 @@ def write_video(path: Path, frames: Sequence[Frame], fps: int) -> None:
         raise UserError(f"{path} cannot be written ({error}): choose another --output") from error
 
 
+GIF_UNIT = 10
+"""Milliseconds in which a GIF states durations; viewers slow down what is shown for less than two of them."""
+
+
 def _write_gif(path: Path, frames: Sequence[Frame], fps: int) -> None:
     from PIL import Image
 
     first, *others = [Image.fromarray(frame).quantize(128) for frame in frames]
-    first.save(path, save_all=True, append_images=others, duration=round(1000 / fps), loop=0)
+    duration = GIF_UNIT * max(2, round(1000 / GIF_UNIT / fps))
+    first.save(path, save_all=True, append_images=others, duration=duration, loop=0)
 
 
 def _write_mp4(path: Path, frames: Sequence[Frame], fps: int) -> None:

@@ -58,7 +58,8 @@ class ActionScaler(nn.Module):
     def forward(self, action: Tensor) -> Tensor:
         """Return actions (..., action_dim) in the environment's units; values outside [-1, 1] are clipped first."""
         unit = (action.clamp(-1.0, 1.0) + 1) / 2
-        return self.low + unit * (self.high - self.low)
+        scaled = self.low + unit * (self.high - self.low)
+        return torch.minimum(torch.maximum(scaled, self.low), self.high)  # rounding may lead one unit beyond a bound
 
     def inverse(self, action: Tensor) -> Tensor:
         """Return actions (..., action_dim) of the environment's box in [-1, 1]."""

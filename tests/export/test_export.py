@@ -17,7 +17,7 @@ from edp_lightning.algorithms.behavior_cloning import BehaviorCloning
 from edp_lightning.cli import main
 from edp_lightning.errors import UserError
 from edp_lightning.export import command
-from edp_lightning.export.check import check, decide, near_tie
+from edp_lightning.export.check import check, decide, example_of, near_tie, tolerance_of
 from edp_lightning.export.decision import Decision, traced
 from edp_lightning.export.episodes import check_episodes
 from edp_lightning.policies.acting import Choice
@@ -210,6 +210,47 @@ def test_torch_reads_its_own_format(tmp_path):
     torch.testing.assert_close(function(example["observation"], [example["normal"]])["action"], example["action"])
 
 
+def test_a_solver_of_the_diffusion_is_traced():
+    """Its grid of times is arithmetic on numbers, which a tracer cannot read out of a buffer."""
+    module = module_of("EfficientDiffusionIQL", sampler="dpm_solver", solver_passes=3)
+    decision = Decision(module, dynamic=False)
+    program = traced(decision)
+    reference = module_of("EfficientDiffusionIQL", sampler="dpm_solver", solver_passes=3)
+    decided = decide(reference, decision.draws, 1, seed=0)
+    tensors = [torch.from_numpy(value) for value in decided.inputs.values()]
+    np.testing.assert_allclose(program.module()(tensors[0], tensors[1:])["action"], decided.action, atol=1e-5)
+
+
+def test_single_decisions_are_also_made_far_from_the_data():
+    module = module_of("BehaviorCloning")
+    distance = [np.abs((decide(module, [], 1, seed).inputs["observation"] - module.normalizer.mean.numpy())
+                        / module.normalizer.std.numpy()).mean() for seed in range(64)]  # fmt: skip
+    near = [d for seed, d in enumerate(distance) if seed % 4 != 3]
+    assert np.mean(distance[3::4]) == pytest.approx(5 * np.mean(near), rel=0.3)
+
+
+def test_unclipped_predictions_may_round_a_thousandfold():
+    assert tolerance_of(module_of("EntropyDiffusionPolicy", **SMALL, clip_start=False)) == 1e-3
+    assert tolerance_of(module_of("EntropyDiffusionPolicy", **SMALL)) == tolerance_of(module_of("IQL")) == 1e-5
+
+
+def test_the_stored_example_is_no_near_tie():
+    """A file that takes another candidate of the same value in the first example decides the second one like the package."""
+    module = module_of("EntropyDiffusionPolicy", **SMALL)
+    decision = Decision(module, dynamic=False)
+    plain = eager(decision)
+    calls = []
+
+    def run(inputs):
+        calls.append(inputs)
+        outputs = plain(inputs)
+        return outputs if len(calls) > 1 else outputs | {"action": outputs["action"] + 0.5}
+
+    example = example_of(run, module_of("EntropyDiffusionPolicy", **SMALL), decision.draws)
+    assert len(calls) == 2
+    np.testing.assert_allclose(plain(example.inputs)["action"], example.action, atol=1e-5)
+
+
 def test_draws_that_change_nothing_are_no_inputs():
     """With temperature 0 the best candidate is taken, whatever is drawn for the choice.
 
@@ -246,9 +287,9 @@ def test_only_candidates_of_equal_value_are_near_ties():
         "scores": np.array([1.0, 1.0 + 1e-6, 0.2], np.float32),
     }
     half, choice = np.ones(1, np.float32), Choice(3, 0.0, "min", 0.0)
-    assert near_tie(row, np.zeros(1, np.float32), half, choice)
-    assert not near_tie(row, np.full(1, -0.5, np.float32), half, choice)  # worth less
-    assert not near_tie(row, np.full(1, 0.1, np.float32), half, choice)  # no candidate at all
+    assert near_tie(row, np.zeros(1, np.float32), half, choice, 1e-5)
+    assert not near_tie(row, np.full(1, -0.5, np.float32), half, choice, 1e-5)  # worth less
+    assert not near_tie(row, np.full(1, 0.1, np.float32), half, choice, 1e-5)  # no candidate at all
 
 
 class Remembering(BehaviorCloning):
@@ -297,6 +338,8 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="choose another --output"):
         command.export(str(path), "torch", output=str(tmp_path / "file" / "policy.pt2"))
+    with pytest.raises(UserError, match="is a folder: give --output the name of a file"):
+        command.export(str(path), "torch", output=str(tmp_path))
 
 
 def test_the_layouts_version_is_that_of_the_runtime():

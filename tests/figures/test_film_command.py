@@ -58,7 +58,7 @@ def test_the_fan_holds_the_candidates_of_the_decision():
     np.testing.assert_allclose(action, plain.act(torch.ones(1, 4), [torch.Generator().manual_seed(1)]), atol=1e-5)
     (decision,) = policy.considered
     assert decision.candidates.shape == (7, 2)
-    np.testing.assert_array_equal(decision.candidates[decision.scores.argmax()], action[0])
+    np.testing.assert_allclose(decision.candidates[decision.scores.argmax()], action[0], atol=1e-5)
     draws = Watched(module_of("FQL", 4, 2))
     draws.act(torch.ones(1, 4), [torch.Generator()])
     assert draws.considered[0].candidates.shape == (50, 2)
@@ -114,6 +114,9 @@ def test_a_film_is_written_in_both_formats(tmp_path):
 
     with Image.open(tmp_path / "a.gif") as film:
         assert (film.n_frames, film.info["duration"]) == (3, 100)
+    write_video(check_video(str(tmp_path / "fast.gif")), frames, fps=60)
+    with Image.open(tmp_path / "fast.gif") as film:
+        assert film.info["duration"] == 20  # milliseconds; the next below would be shown as 100 by most viewers
     reader = pytest.importorskip("imageio_ffmpeg", reason="needs the extra film")
     write_video(check_video(str(tmp_path / "a.mp4")), frames, fps=10)
     facts, *shown = reader.read_frames(str(tmp_path / "a.mp4"))
@@ -127,3 +130,11 @@ def test_what_a_format_needs_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "imageio_ffmpeg", None)
     with pytest.raises(UserError, match=r"edp_lightning\[film\]"):
         check_video(str(tmp_path / "a.mp4"))
+
+
+def test_a_class_of_ones_own_is_imported_first(capsys):
+    for words in (["film", "--ckpt_path=any.ckpt"], ["figure", "run", "any"]):
+        with pytest.raises(SystemExit) as stop:
+            main([*words, "--model=tests.nothing.Mine"])
+        assert stop.value.code == 1
+        assert "tests.nothing.Mine" in capsys.readouterr().err

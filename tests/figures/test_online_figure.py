@@ -47,6 +47,17 @@ def test_the_command_draws_runs_and_names_what_is_none(tmp_path, capsys):
     assert not (tmp_path / "other.png").exists()
 
 
+def test_runs_of_one_name_are_all_drawn(tmp_path, monkeypatch):
+    drawn = {}
+    monkeypatch.setattr("edp_lightning.figures.online_figure.draw_online", lambda runs: drawn.update(runs) or draw_online(runs))
+    folders = [tmp_path / "a" / "online-seed0", tmp_path / "b" / "online-seed0", tmp_path / "b" / "online-seed1"]
+    for folder in folders:
+        folder.mkdir(parents=True)
+        write_points(folder, POINTS)
+    main(["figure", "online", *map(str, folders), "--output", str(tmp_path / "curve.png")])
+    assert list(drawn) == [*map(str, folders[:2]), "online-seed1"]
+
+
 def test_what_was_collected_between_two_evaluations():
     def episode(begin, rewards, over=True, success=None):
         zero = np.zeros(1, dtype=np.float32)

@@ -90,6 +90,8 @@ def test_trains_draws_and_goes_on(small_config, tmp_path, capsys):
         ("--entropy=true", "choose one of"),
         ("--seeds=0", "seeds >= 1"),
         ("--fit_config=nothing.yaml", "--fit_config"),
+        ("--fit_config=configs/cpu.yaml", "no configuration of a training"),
+        ("--fit_config=README.md", "no configuration of a training"),
     ],
 )
 def test_mistakes_end_in_one_message(option, expected, tmp_path, capsys):

@@ -64,6 +64,7 @@ def test_any_number_of_datasets_side_by_side(clusters, toy_set, tmp_path, capsys
         (["figure", "histogram"], 2, "tsne"),
         (["figure", "tsne", "--dataset=tests/nothing-v0"], 1, "tests/nothing-v0"),
         (["figure", "tsne", "--dataset=tests/nothing-v0", "--output=a.jpx"], 1, "png"),
+        (["figure", "tsne", "--dataset=tests/nothing-v0", "--states=-1"], 1, "at least 3 states; got -1"),
     ],
 )
 def test_mistakes_end_in_one_message(args, status, expected, tmp_path, monkeypatch, capsys):

@@ -6,6 +6,7 @@ from benchmarks.operators import Operators
 from edp_lightning.networks.ensemble import QEnsemble
 from edp_lightning.networks.mish import mish, mish_with_derivative
 from edp_lightning.networks.noise_network import NoiseNetwork, TimeEmbedding
+from edp_lightning.networks.scaling import ActionScaler
 from tests.dispatch import default_device, fake_gpu
 
 
@@ -79,6 +80,17 @@ def test_noise_network_depends_on_each_input_and_on_time():
     assert base.shape == (2, 3)
     for changed in ((noisy + 1, t, observation), (noisy, t % 5 + 1, observation), (noisy, t, observation + 1)):
         assert not torch.allclose(network(*changed), base)
+
+
+def test_no_action_leaves_its_box_by_rounding():
+    low, high = torch.meshgrid(torch.arange(-30, 30) / 10, torch.arange(-30, 30) / 10, indexing="ij")
+    low, high = low[low < high], high[low < high]
+    scaler = ActionScaler(len(low))
+    scaler.set(low, high)
+    for value in (-1.0, 1.0):
+        action = scaler(torch.full_like(low, value))
+        assert ((low <= action) & (action <= high)).all()
+        torch.testing.assert_close(action, low if value < 0 else high)
 
 
 def test_one_exponential_mish_is_mish():
