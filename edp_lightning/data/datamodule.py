@@ -188,7 +188,7 @@ class OfflineDataModule(L.LightningDataModule):
 
     def _collect_or_obtain(self) -> None:
         from edp_lightning.collect import DATASET_IDS, collect, collecting_alone
-        from edp_lightning.data.sources.minari import is_local
+        from edp_lightning.data.sources.minari import is_local, recorded_steps
         from edp_lightning.data.sources.opening import minari_id, obtain
 
         h: Any = self.hparams
@@ -196,6 +196,11 @@ class OfflineDataModule(L.LightningDataModule):
         dataset_id = minari_id(self.dataset)
         if dataset_id not in names or h.collect_steps is None or is_local(dataset_id):
             obtain(self.dataset, h.download)
+            if dataset_id in names and h.collect_steps not in (None, steps := recorded_steps(dataset_id)):
+                rank_zero_info(
+                    f"{self.dataset} is there with {steps} steps and is used as it is; data.collect_steps {h.collect_steps} is "
+                    "for a set that has to be collected"
+                )
             return
         with collecting_alone(dataset_id):
             if not is_local(dataset_id):  # nor has another process collected it meanwhile

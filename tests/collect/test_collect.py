@@ -14,6 +14,7 @@ from edp_lightning.collect.maze_tasks import MAZE_TASKS
 from edp_lightning.collect.recorder import MazeRecorder
 from edp_lightning.collect.tasks import TASKS
 from edp_lightning.collect.toy import TwoStepEnv, reward_mean
+from edp_lightning.data.datamodule import OfflineDataModule
 from edp_lightning.data.sources.minari import is_local, open_set
 from edp_lightning.data.sources.opening import obtain
 from edp_lightning.environments.quiet import quiet_gymnasium
@@ -231,6 +232,15 @@ def test_who_wants_a_set_that_another_collects_waits_for_it(tmp_path, monkeypatc
     other.join()
     assert events == ["first", "second"]
     assert "another process collects edp/toy/two-step-v0: waiting for it" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("asked", "told"), [(60, False), (100, True), (None, False)])
+def test_a_set_of_another_size_is_used_and_named(asked, told, minari_root, monkeypatch):
+    collect("toy", steps=60)
+    lines = []
+    monkeypatch.setattr("edp_lightning.data.datamodule.rank_zero_info", lines.append)
+    OfflineDataModule("edp/toy/two-step-v0", collect_steps=asked).prepare_data()
+    assert [line for line in lines if "is there with 60 steps and is used as it is" in line] == lines[:told]
 
 
 def test_a_collecting_process_that_dies_is_one_message(minari_root, monkeypatch):

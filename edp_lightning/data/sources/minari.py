@@ -142,6 +142,16 @@ def is_local(dataset_id: str) -> bool:
     return (dataset_folder(dataset_id) / "data" / "metadata.json").is_file()
 
 
+def recorded_steps(dataset_id: str) -> int | None:
+    """Return how many steps a set on this machine says it holds, None if it does not say.
+
+    Raises:
+        UserError: If the set is missing or damaged.
+    """
+    steps = open_set(dataset_id).metadata.get("total_steps")
+    return int(steps) if isinstance(steps, int) else None
+
+
 def open_set(dataset_id: str) -> MinariSet:
     """Return a local set.
 
