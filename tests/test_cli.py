@@ -8,8 +8,10 @@ import pytest
 import torch
 import yaml
 
+from edp_lightning import load_policy
 from edp_lightning.algorithms.entropy_diffusion import EntropyDiffusionPolicy
 from edp_lightning.cli import main
+from edp_lightning.data.datamodule import OfflineDataModule
 from tests.conftest import TINY, scalars
 
 CONFIGS = Path(__file__).parents[1] / "configs"
@@ -136,8 +138,21 @@ def test_fit_test_validate_predict(toy_set, command, capsys):
     main(["predict", f"--ckpt_path={checkpoint}"])
     actions = np.load(folder / "predictions_best.npy")
     assert actions.shape == (400, 1)
-    assert np.abs(actions).max() <= 1
     assert (folder / "config.yaml").read_text() == before
+
+
+def test_predictions_are_in_the_order_of_the_data_and_in_the_environments_units(pendulum_set, tmp_path):
+    options = [word for word in TINY if word.startswith(("--data", "--trainer"))]
+    options += ["--model=BehaviorCloning", "--model.hidden_dims=[8]", "--trainer.max_steps=5", "--data.environment=none"]
+    main(["fit", f"--data.dataset={pendulum_set}", f"--output={tmp_path}", "--run_name=t", *options])
+    folder = tmp_path / "tests-pendulum-v0" / "t-seed0"
+    main(["predict", f"--ckpt_path={folder / 'checkpoints' / 'last.ckpt'}"])
+    data = OfflineDataModule(pendulum_set)
+    data.setup("predict")
+    expected = load_policy(folder).act(data.transitions.observation.numpy(), seed=0)
+    found = np.load(folder / "predictions_last.npy")
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    assert np.ptp(found) > 1e-3  # the rows differ
 
 
 @pytest.mark.filterwarnings("ignore:The dirpath has changed")  # a run that branches off another's checkpoint
@@ -179,6 +194,20 @@ def failing(capsys, *args: str, status: int = 1) -> str:
     message = err[err.index("error: ") :]
     assert "Traceback" not in message
     return message
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--model.discount=1.5"], "model.discount must be at most 1; got 1.5"),
+        (["--model.actor_lr=.nan"], "model.actor_lr must be a finite number; got nan"),
+        (["--model.hidden_dims=[8,0]"], "model.hidden_dims must be at least 1; got 0"),
+        (["--model=IQL", "--model.expectile=1.2"], "model.expectile must be at most 1; got 1.2"),
+        (["--model.execution_noise=-0.1"], "model.execution_noise must be at least 0; got -0.1"),
+    ],
+)
+def test_options_out_of_range_are_refused(toy_set, options, message, capsys):
+    assert message in failing(capsys, "fit", f"--data.dataset={toy_set}", *options)
 
 
 def test_missing_set_without_network_names_the_fix(command, capsys):

@@ -107,17 +107,25 @@ def test_both_actors_sample_with_the_error_of_the_trained_one():
     assert build().objectives.actor_terms(data, draws).squared_errors is None
 
 
+@pytest.mark.parametrize("choice", ["critic", "ensemble"])
 @pytest.mark.parametrize("reverse_variance", ["posterior", "matched"])
-def test_target_by_an_independent_calculation(reverse_variance):
-    module = build(max_q_backup=True, num_backup_actions=3, discount=0.9, reverse_variance=reverse_variance)
-    data, draws = batch(4), noise(module, 4)
+def test_target_by_an_independent_calculation(reverse_variance, choice):
+    options = {"reverse_variance": reverse_variance, "backup_choice": choice, "lcb_coef": 2.0}
+    module = build(max_q_backup=True, num_backup_actions=3, discount=0.9, **options)
+    ends, steps = torch.tensor([0.0, 1.0] + [0.0] * 6), torch.tensor([1.0, 2.0, 3.0, 2.0, 1.0, 3.0, 1.0, 2.0])
+    data, draws = batch(8)._replace(terminated=ends, steps=steps), noise(module, 8)
     _, q, target, _ = module.objectives.critic_terms(data, draws)
-    for row in range(4):
+    together = 0
+    for row in range(8):
         actions = module.ema_actor.sample(data.next_observation[row].expand(3, 3), draws.next_action[:, 3 * row : 3 * row + 3])
         values = module.target_critic(data.next_observation[row].expand(3, 3), actions)
+        best = (values.mean(dim=0) - 2.0 * values.std(dim=0)).argmax()
+        together += int((values.argmax(dim=1) != best).any())
         for critic in range(4):
-            expected = data.reward[row] + 0.9 * values[critic].max()
+            value = values[critic].max() if choice == "critic" else values[critic, best]
+            expected = data.reward[row] + (1 - ends[row]) * 0.9 ** steps[row] * value
             torch.testing.assert_close(target[critic, row], expected)
+    assert together > 0  # in some rows a critic by itself would choose otherwise
     torch.testing.assert_close(q, module.critic(data.observation, data.action))
 
 

@@ -44,6 +44,18 @@ def test_a_non_finite_loss_stops_the_run_before_a_checkpoint(network, name, toy_
     assert rows["observation"].shape == (8, 1)
 
 
+def test_a_checkpoint_is_refused_after_a_bad_step(toy_set, command, capsys, monkeypatch, tmp_path):
+    """Between two looks at the numbers, and without an evaluation, which would look first."""
+    poison(monkeypatch, 7, "critic")
+    with pytest.raises(SystemExit):
+        command("fit", "--trainer.max_steps=20", "--trainer.check_val_every_n_epoch=1000")
+    assert "error: critic/loss was not finite at gradient step 7" in capsys.readouterr().err
+    (folder,) = (tmp_path / "runs").glob("*/*")
+    checkpoint = read_checkpoint(folder / "checkpoints" / "last.ckpt")
+    assert checkpoint["global_step"] == 5
+    assert all(value.isfinite().all() for value in checkpoint["state_dict"].values())
+
+
 def test_the_saved_rows_are_those_of_the_step(toy_set, command, monkeypatch, tmp_path):
     seen = {}
 

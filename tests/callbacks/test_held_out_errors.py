@@ -4,9 +4,10 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from lightning.pytorch.trainer.states import TrainerFn
 
 from edp_lightning.algorithms.inspection import Critics
-from edp_lightning.callbacks.held_out import errors
+from edp_lightning.callbacks.held_out import HeldOutErrors, errors
 from edp_lightning.data.transitions import Batch
 
 
@@ -45,3 +46,31 @@ def test_errors_by_hand():
 def test_what_an_algorithm_lacks_is_left_out():
     assert set(errors(algorithm(critics=None), ROWS)) == {"action_error"}
     assert errors(algorithm(draw_actions=lambda observation, generator: None), ROWS) == {}
+
+
+def test_held_out_rows_are_the_validations_and_the_tables_the_trainings():
+    class Table:
+        def __init__(self, rows):
+            self.kept, self.rows = rows, torch.zeros(2)
+
+        def __len__(self):
+            return 2
+
+        def gather(self, index):
+            return (column[index] for column in self.kept)
+
+    seen = ROWS._replace(action=torch.tensor([[0.5], [0.5]]))  # what the policy does
+    logged = {}
+    logger = SimpleNamespace(log_metrics=lambda values, step: logged.update(values))
+    trainer = SimpleNamespace(
+        datamodule=SimpleNamespace(validation_table=Table(ROWS), table=Table(seen)),
+        sanity_checking=False,
+        is_global_zero=True,
+        state=SimpleNamespace(fn=TrainerFn.FITTING),
+        loggers=[logger],
+        global_step=5,
+    )
+    module = algorithm(device=torch.device("cpu"), log_dict=lambda values, **_: None)
+    HeldOutErrors().on_validation_epoch_end(trainer, module)
+    assert logged["training/action_error"] == 0
+    assert logged["validation/action_error"] == pytest.approx(0.25)

@@ -9,7 +9,7 @@ import lightning as L
 import pytest
 import torch
 
-from edp_lightning.callbacks import checkpoints
+from edp_lightning.callbacks import BestCheckpoint, checkpoints
 from edp_lightning.errors import UserError
 from edp_lightning.runs.checkpoint_io import IN_BACKGROUND, AtomicCheckpointIO, read_checkpoint
 from tests.test_resume import assert_same_run
@@ -87,3 +87,26 @@ def test_saves_are_bounded_by_time_but_the_last_step_is_always_saved(toy_set, co
 def test_a_negative_time_is_refused():
     with pytest.raises(UserError, match="min_seconds must be at least 0"):
         checkpoints.LastCheckpoint(min_seconds=-1)
+
+
+def test_the_best_score_moves_with_a_folder_and_begins_anew_in_a_branch(tmp_path):
+    old, new = tmp_path / "old", tmp_path / "new"
+    new.mkdir()
+    made = BestCheckpoint()
+    made.dirpath = str(old)
+    made._take(0.7)
+    state = made.state_dict()
+
+    branch = BestCheckpoint()
+    branch.dirpath = str(new)
+    branch.load_state_dict(state)
+    assert branch.best_model_score is None
+
+    (new / "best.ckpt").write_text("moved here")
+    moved = BestCheckpoint()
+    moved.dirpath = str(new)
+    moved.load_state_dict(state)
+    assert float(moved.best_model_score) == pytest.approx(0.7)
+    assert moved.best_model_path == str(new / "best.ckpt")
+    assert moved._take(0.6) is None
+    assert moved._take(0.8) == new / "best.ckpt"

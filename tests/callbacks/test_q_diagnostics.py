@@ -1,5 +1,7 @@
 """Critics against collected returns: closed forms, and a run whose numbers are calculated a second time by hand."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -7,11 +9,16 @@ from gymnasium.envs.registration import EnvSpec
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from edp_lightning.algorithms.entropy_diffusion import EntropyDiffusionPolicy
+from edp_lightning.algorithms.inspection import Critics
+from edp_lightning.callbacks import QDiagnostics
 from edp_lightning.collect.tasks import TOY_SPEC, task_of
 from edp_lightning.collect.toy import TwoStepEnv
+from edp_lightning.data.tables.rewards import RewardMap
 from edp_lightning.environments.families import POINTMAZE
 from edp_lightning.environments.recipe import evaluation_environment, reward_mismatch
 from edp_lightning.evaluation.calibration import bias, correlation, returns_to_go
+from edp_lightning.evaluation.rollout import Trajectory
+from edp_lightning.networks.scaling import ActionScaler
 from edp_lightning.runs.rng import stream_seed
 from tests.conftest import scalars
 
@@ -100,6 +107,42 @@ def test_logged_numbers_equal_a_second_calculation(toy_set, command):
     assert logged["q_diagnostics/spread_data"] > 0
     assert logged["q_diagnostics/spread_policy"] > 0
     assert images(folder) == {"q_diagnostics/calibration"}
+
+
+def test_bias_is_in_the_units_of_training_and_a_cut_episode_is_closed_by_the_critics():
+    """Q = 3 normalised state + scaled action for both critics; the box is [-2, 2], states have mean 1 and deviation 2."""
+
+    def q(observation, action):
+        return (3 * observation + action)[:, 0].expand(2, -1)
+
+    scaler = ActionScaler(1)
+    scaler.set(torch.tensor([-2.0]), torch.tensor([2.0]))
+    module = SimpleNamespace(
+        normalizer=lambda observation: (observation - 1) / 2,
+        action_scaler=scaler,
+        critics=Critics(q, q, lambda values: values.amin(dim=0), 2, 0.5),
+        discount=0.5,
+        device=torch.device("cpu"),
+    )
+    trainer = SimpleNamespace(datamodule=SimpleNamespace(reward_map=RewardMap(1.0, 2.0, 0.0)), logger=None)
+    ended = Trajectory(np.float32([[3.0], [5.0]]), np.float32([[2.0], [-1.0]]), np.arange(2), np.float32([1.0, 2.0]), True)
+    cut = Trajectory(
+        np.float32([[1.0], [2.0], [7.0]]),
+        np.float32([[0.0], [1.0], [2.0]]),
+        np.array([0, 2, 4]),
+        np.float32([1, 0, 1, 3, 5]),
+        False,
+    )
+    # values: 3 * 1 + 1 and 3 * 2 - 0.5; 3 * 0 + 0 and 3 * 0.5 + 0.5, closed by 3 * 3 + 1 at step 4
+    values = np.array([4.0, 5.5, 0.0, 2.0])
+    mapped = lambda *rewards: [(reward + 1) * 2 for reward in rewards]  # noqa: E731
+    first, second = mapped(1.0, 2.0), mapped(1, 0, 1, 3)
+    returns = [first[0] + 0.5 * first[1], first[1]]
+    returns += [sum(0.5**k * r for k, r in enumerate(second)) + 0.5**4 * 10, second[2] + 0.5 * second[3] + 0.5**2 * 10]
+    unseen = np.array([0.0, 0.0, 0.5**4, 0.5**2])
+    found = QDiagnostics()._calibrate(trainer, module, [ended, cut], 5)
+    assert found["bias"] == pytest.approx(np.mean(values - returns) / np.mean(1 - unseen), rel=1e-5)
+    assert found["correlation"] == pytest.approx(np.corrcoef(values, returns)[0, 1], rel=1e-5)
 
 
 def test_without_matplotlib_the_run_goes_on_and_says_so(toy_set, command, monkeypatch, caplog):

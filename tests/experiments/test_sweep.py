@@ -17,7 +17,7 @@ from rich.console import Console
 
 from edp_lightning.cli import main
 from edp_lightning.errors import UserError
-from edp_lightning.experiments import records, running
+from edp_lightning.experiments import datasets, records, running, slurm
 from edp_lightning.experiments.attempts import training_seconds
 from edp_lightning.experiments.board import Board
 from edp_lightning.experiments.local import run_local
@@ -293,3 +293,44 @@ def test_ray_runs_the_same_trials(toy_set, tmp_path):
     folder = tmp_path / "runs" / "edp-toy-two-step-v0"
     assert json.loads((folder / "tiny-seed0" / "test_last.json").read_text())["checkpoint"]["gradient_steps"] == 10
     assert len(attempts(folder / "broken-seed0")) == 6
+
+
+def test_one_trial_by_its_number(toy_set, tmp_path, monkeypatch):
+    """As a SLURM job does it."""
+    asked: list[list[str]] = []
+
+    def command(words: list[str]) -> list[str]:
+        asked.append(words)
+        return [sys.executable, "-c", "raise SystemExit(1)"]
+
+    monkeypatch.setattr(running, "attached_command", command)
+    file = sweep_file(tmp_path, 5, one=[], other=["--model.num_critics=2"])
+    with pytest.raises(SystemExit):
+        main(["sweep", str(file), "--trial=1"])
+    assert asked
+    assert all("--model.num_critics=2" in words for words in asked)
+    with pytest.raises(SystemExit):
+        main(["sweep", str(file), "--trial=2"])
+
+
+def test_the_best_checkpoint_is_judged_too(scripted, tmp_path):
+    runs, started = scripted("whole")
+    folder = tmp_path / "whole"
+    torch.save({"global_step": 7}, folder / "checkpoints" / "best.ckpt")
+    (folder / "test_best.json").write_text(json.dumps({"checkpoint": {"gradient_steps": 5}}))  # of an earlier best one
+    torch.save({"global_step": 10}, folder / "checkpoints" / "last.ckpt")
+    (folder / "test_last.json").write_text(json.dumps({"checkpoint": {"gradient_steps": 10}}))
+    words = records.next_command(runs[0].trial)
+    assert words is not None and words[0] == "test" and "best" in " ".join(words)
+    (folder / "test_best.json").write_text(json.dumps({"checkpoint": {"gradient_steps": 7}}))
+    assert records.next_command(runs[0].trial) is None
+
+
+def test_a_set_that_cannot_be_collected_stops_the_sweep(minari_root, monkeypatch):
+    monkeypatch.setattr(datasets, "attached_command", lambda words: [sys.executable, "-c", "raise SystemExit(3)"])
+    with pytest.raises(UserError, match="collect toy --steps=9 ended with status 3"):
+        datasets.collect_missing([["collect", "toy", "--steps=9"]])
+
+
+def test_slurm_numbers_with_gaps():
+    assert slurm._ranges([9, 0, 1, 2, 7]) == "0-2,7,9"

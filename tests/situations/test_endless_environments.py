@@ -20,7 +20,7 @@ from edp_lightning.data.datamodule import OfflineDataModule
 from edp_lightning.environments.families import ObservationView
 from edp_lightning.environments.recipe import evaluation_environment
 from edp_lightning.environments.workers import LocalEnvironments
-from edp_lightning.evaluation.foreground import ForegroundRollout
+from edp_lightning.evaluation.foreground import ForegroundRollout, Outcome
 from edp_lightning.evaluation.rollout import rollout
 from edp_lightning.runs.checkpoint_io import read_checkpoint
 from tests.conftest import TINY
@@ -184,6 +184,20 @@ def test_two_ranks_stop_inside_an_evaluation_though_one_is_signalled(robot_log, 
     assert process.returncode == 143
     (last,) = folder.rglob("last.ckpt")
     assert read_checkpoint(last)["global_step"] == 5
+
+
+def test_failures_that_are_not_in_a_row_end_nothing(toy_set, command, monkeypatch):
+    play, calls = ForegroundRollout.play, []
+
+    def sometimes(self, *args, **kwargs):
+        calls.append(0)
+        return Outcome(failure=ValueError("broken joint")) if len(calls) in (1, 2, 4, 5) else play(self, *args, **kwargs)
+
+    monkeypatch.setattr(ForegroundRollout, "play", sometimes)
+    with pytest.warns(UserWarning, match="broken joint"):
+        folder = command("fit", "--trainer.max_steps=30")
+    assert len(calls) == 6
+    assert read_checkpoint(folder / "checkpoints" / "last.ckpt")["global_step"] == 30
 
 
 def test_three_failed_evaluations_in_a_row_end_the_run_after_saving(robot_log, command, capsys, tmp_path):
