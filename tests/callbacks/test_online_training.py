@@ -8,6 +8,7 @@ import torch
 from edp_lightning.callbacks import NumericsGuard
 from edp_lightning.callbacks.online_training import OnlineTraining
 from edp_lightning.cli import main
+from edp_lightning.data.replay import ReplayBuffer
 from edp_lightning.data.sources.minari import open_set
 from edp_lightning.data.sources.online import open_online
 from edp_lightning.environments.families import ObservationView
@@ -128,6 +129,32 @@ def test_a_run_that_is_cut_off_goes_on_bit_for_bit(fit, offline, capsys, tmp_pat
         fit("whole", "--ckpt_path=last", *ONLINE, "--online.env_steps_per_gradient_step=1")
     assert "began with online.env_steps_per_gradient_step 2, not 1" in capsys.readouterr().err
     assert differing(state(whole, "OnlineTraining"), wanted) == []
+
+
+def test_a_finished_phase_can_be_made_longer(fit, offline):
+    first = fit("longer", f"--ckpt_path={offline}", *ONLINE)
+    assert state(first, "OnlineTraining")["/global_step"] == 5 + 15
+    grown = ["--online.env_steps=60", *ONLINE[1:]]
+    again = state(fit("longer", "--ckpt_path=last", *grown), "OnlineTraining")
+    assert again["/global_step"] == 5 + 20
+    assert sum(again["/OnlineTraining/collected/episodes/length"].tolist()) == 60
+
+
+def test_what_is_collected_depends_on_how_the_policy_acts_and_rows_drawn_from_are_bounded(fit, offline, monkeypatch):
+    """The buffer holds all that was collected; batches come from the newest ten rows."""
+    drawn = []
+    batch = ReplayBuffer.__init__
+
+    def remember(self, *args, **kwargs):
+        batch(self, *args, **kwargs)
+        drawn.append(self)
+
+    monkeypatch.setattr(ReplayBuffer, "__init__", remember)
+    options = [f"--ckpt_path={offline}", *ONLINE]
+    acted = state(fit("act", *options), "OnlineTraining")["/OnlineTraining/collected/episodes/action"]
+    other = state(fit("draw", *options, "--online.actions=draw", "--online.buffer_size=10"), "OnlineTraining")
+    assert not torch.equal(acted, other["/OnlineTraining/collected/episodes/action"])
+    assert [buffer.capacity for buffer in drawn] == [50, 10]
 
 
 def test_an_interrupted_last_evaluation_loses_nothing_and_the_command_again_overwrites_nothing(

@@ -314,7 +314,7 @@ def test_one_trial_by_its_number(toy_set, tmp_path, monkeypatch):
 
 
 def test_the_best_checkpoint_is_judged_too(scripted, tmp_path):
-    runs, started = scripted("whole")
+    runs, _ = scripted("whole")
     folder = tmp_path / "whole"
     torch.save({"global_step": 7}, folder / "checkpoints" / "best.ckpt")
     (folder / "test_best.json").write_text(json.dumps({"checkpoint": {"gradient_steps": 5}}))  # of an earlier best one
