@@ -14,6 +14,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
+from edp_lightning.callbacks.resumed_loops import evaluation_follows, stand_at_epochs_start
 from edp_lightning.errors import UserError
 from edp_lightning.runs.checkpoint_io import IN_BACKGROUND, AtomicCheckpointIO
 from edp_lightning.runs.ranks import check_agreement, largest_over_ranks
@@ -54,7 +55,8 @@ class LastCheckpoint(Checkpoint):
         self._error: BaseException | None = None
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Take over Ctrl-C and SIGTERM; one that came earlier counts."""
+        """Go on at the right place of an epoch; take over Ctrl-C and SIGTERM, of which one that came earlier counts."""
+        stand_at_epochs_start(trainer)
         self._saved_step = trainer.global_step
         self._saved_at = time.monotonic()
         self.signals.install()
@@ -63,7 +65,7 @@ class LastCheckpoint(Checkpoint):
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *args: Any) -> None:
         """Save and stop if it is time, unless this step's evaluation comes first."""
-        if not _evaluation_follows(trainer):
+        if not evaluation_follows(trainer):
             self._after_step(trainer)
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -180,13 +182,6 @@ class LastCheckpoint(Checkpoint):
 def checkpoint_folder(trainer: L.Trainer) -> Path:
     """Return where a run keeps its checkpoints."""
     return Path(trainer.default_root_dir).absolute() / "checkpoints"
-
-
-def _evaluation_follows(trainer: L.Trainer) -> bool:
-    """Return whether Lightning validates between this batch and the next."""
-    loop = trainer.fit_loop
-    assert loop._data_fetcher is not None
-    return loop.epoch_loop._should_check_val_fx(loop._data_fetcher)
 
 
 def _sync_events(logger: TensorBoardLogger) -> None:
