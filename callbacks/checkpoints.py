@@ -1,6 +1,7 @@
 """Two kinds of checkpoints, kept apart: where the run is, and what evaluated best."""
 
 import atexit
+import copy
 import os
 import signal
 import time
@@ -16,8 +17,9 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from edp_lightning.callbacks.resumed_loops import evaluation_follows, stand_at_epochs_start
 from edp_lightning.errors import UserError
-from edp_lightning.runs.checkpoint_io import IN_BACKGROUND, AtomicCheckpointIO
+from edp_lightning.runs.checkpoint_io import IN_BACKGROUND, AtomicCheckpointIO, read_checkpoint
 from edp_lightning.runs.ranks import check_agreement, largest_over_ranks
+from edp_lightning.runs.run_folder import lies_in
 from edp_lightning.runs.stop_signals import StopSignals
 
 STEPS_BETWEEN_AGREEMENTS = 10
@@ -53,10 +55,13 @@ class LastCheckpoint(Checkpoint):
         self._saved_step = -1
         self._soon = False
         self._error: BaseException | None = None
+        self._loops: tuple[int, Any] = (-1, None)  # of the newest checkpoint: its gradient steps, Lightning's counts in it
+        self._over = False
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Go on at the right place of an epoch; take over Ctrl-C and SIGTERM, of which one that came earlier counts."""
         stand_at_epochs_start(trainer)
+        self._loops, self._over = (-1, None), False
         self._saved_step = trainer.global_step
         self._saved_at = time.monotonic()
         self.signals.install()
@@ -80,6 +85,7 @@ class LastCheckpoint(Checkpoint):
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Save the end of a run that ended by something else than its number of steps."""
+        self._over = True
         if self._soon or self._saved_step != trainer.global_step:
             self._save(trainer, checkpoint_folder(trainer) / "last.ckpt")
         if self._error is not None:
@@ -88,6 +94,10 @@ class LastCheckpoint(Checkpoint):
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         """Compare the ranks, and bring what was logged so far to the disk: a resumed run logs from this state on."""
         check_agreement({name: checkpoint[name] for name in ("state_dict", "optimizer_states", "callbacks")})
+        if not self._over:
+            self._loops = trainer.global_step, copy.deepcopy(checkpoint["loops"])
+        elif self._loops[0] == trainer.global_step:  # by now the loop has closed its epoch, wherever in it the run ended
+            checkpoint["loops"] = self._loops[1]
         for logger in trainer.loggers:
             if not isinstance(logger, TensorBoardLogger):
                 logger.save()
@@ -126,6 +136,7 @@ class LastCheckpoint(Checkpoint):
 
         Not at once: Lightning kills a process whose ranks died, before it can say why.
         """
+        self.signals.forget()  # Lightning gives them back after an exception, and calls no teardown
         if trainer.is_global_zero and trainer.strategy.launcher is not None:
             atexit.register(trainer.strategy.launcher.kill, getattr(signal, "SIGKILL", signal.SIGTERM))
 
@@ -210,6 +221,7 @@ class BestCheckpoint(ModelCheckpoint):
             enable_version_counter=False,
         )
         self.postponed = False
+        self._branches_off = False
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Put the file beside ``last.ckpt``, whatever the logger."""
@@ -226,10 +238,19 @@ class BestCheckpoint(ModelCheckpoint):
         if self.monitor in trainer.callback_metrics and not self.postponed:
             super().on_validation_end(trainer, pl_module)
 
-    def offer(self, path: Path, score: float) -> None:
-        """Take a checkpoint file over as the best one, if its score is."""
+    def offer(self, path: Path, score: float, states: dict[str, Any]) -> None:
+        """Take a checkpoint file over as the best one, if its score is.
+
+        Args:
+            path: The file.
+            score: Its score.
+            states: States of callbacks in which this score is known, by their keys: the file was written before.
+        """
         best = self._take(score)
         if best is not None:
+            checkpoint = read_checkpoint(path)
+            checkpoint["callbacks"] |= states | {self.state_key: self.state_dict()}
+            AtomicCheckpointIO().save_checkpoint(checkpoint, path)
             path.replace(best)
 
     def judge(self, trainer: L.Trainer, score: float) -> None:
@@ -249,9 +270,16 @@ class BestCheckpoint(ModelCheckpoint):
         self.best_k_models = {str(best): self.best_model_score}
         return best
 
+    def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Notice a training that branches off another run, also one that is started again."""
+        fitting = trainer.state.fn == "fit"
+        self._branches_off = fitting and not lies_in(str(trainer.ckpt_path), trainer.default_root_dir)
+
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take the best score over, also into a folder that was moved; a run that branches off another begins without one."""
         path = Path(str(self.dirpath)) / "best.ckpt"
+        if self._branches_off:
+            return
         if state_dict["dirpath"] != str(self.dirpath):
             if not path.exists():
                 return

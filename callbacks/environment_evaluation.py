@@ -336,7 +336,7 @@ class EnvironmentEvaluation(L.Callback):
         named = {f"evaluation/{name}": value for name, value in scores.items()}
         self._report(trainer, pl_module, named | {"speed/evaluation_seconds": seconds} | found, playing.step)
         for callback in _best_checkpoints(trainer):
-            callback.offer(path, scores["score"])
+            callback.offer(path, scores["score"], {self.state_key: self.state_dict()})
         path.unlink(missing_ok=True)
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(callback, LastCheckpoint):
@@ -350,7 +350,8 @@ class EnvironmentEvaluation(L.Callback):
     def _ask_listeners(
         self, trainer: L.Trainer, policy: L.LightningModule, results: list[EpisodeResult], step: int
     ) -> dict[str, float]:
-        return {name: value for ask in self.listeners for name, value in ask(trainer, policy, results, step).items()}
+        found = {name: value for ask in self.listeners for name, value in ask(trainer, policy, results, step).items()}
+        return dict(gather_objects(found)[0])  # all ranks know what callbacks may watch
 
     def _report_failure(self, trainer: L.Trainer, module: L.LightningModule | None, step: int, failure: Exception) -> None:
         self._failures += 1

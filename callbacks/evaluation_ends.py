@@ -8,6 +8,7 @@ from typing import Any, NoReturn
 
 import lightning as L
 import torch
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from edp_lightning.callbacks.checkpoints import BestCheckpoint, LastCheckpoint
@@ -43,7 +44,7 @@ def stop(trainer: L.Trainer, number: int) -> NoReturn:
         SIGTERMException: After SIGTERM.
     """
     for callback in _savers(trainer):
-        if callback.signals.installed:
+        if callback.signals.installed and trainer.state.fn == TrainerFn.FITTING:
             callback.stop_in_evaluation(trainer, number)
     raise stop_exception(number)
 

@@ -11,6 +11,7 @@ from edp_lightning.data.tables.table import TransitionTable
 from edp_lightning.data.transitions import Batch
 from edp_lightning.errors import UserError
 from edp_lightning.evaluation.calibration import spread_evenly
+from edp_lightning.runs.ranks import gather_objects
 
 
 class HeldOutErrors(L.Callback):
@@ -36,12 +37,13 @@ class HeldOutErrors(L.Callback):
         """Calculate on rank 0, and log."""
         data: Any = getattr(trainer, "datamodule", None)
         held_out = getattr(data, "validation_table", None)
-        if held_out is None or trainer.sanity_checking or not trainer.is_global_zero:
+        if held_out is None or trainer.sanity_checking:
             return
         values: dict[str, float] = {}
-        for name, table in (("validation", held_out), ("training", data.table)):
+        for name, table in (("validation", held_out), ("training", data.table)) if trainer.is_global_zero else ():
             rows = self._rows(table, pl_module.device)
             values |= {f"{name}/{key}": float(value) for key, value in errors(pl_module, rows).items()}
+        values = gather_objects(values)[0]  # all ranks know what callbacks may watch
         fitting = trainer.state.fn == TrainerFn.FITTING
         pl_module.log_dict(values, logger=False if fitting else None, rank_zero_only=True)
         for logger in trainer.loggers if fitting else []:

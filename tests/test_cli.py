@@ -210,6 +210,50 @@ def test_options_out_of_range_are_refused(toy_set, options, message, capsys):
     assert message in failing(capsys, "fit", f"--data.dataset={toy_set}", *options)
 
 
+def test_a_refused_command_leaves_the_runs_config_alone(toy_set, command, capsys):
+    folder = command("fit", "--trainer.max_steps=5")
+    before = (folder / "config.yaml").read_text()
+    with pytest.raises(SystemExit):
+        command("fit", "--ckpt_path=last", "--model.hidden_dims=[4]", "--target_update.tau=0.5")
+    assert "the checkpoint has hidden_dims" in capsys.readouterr().err
+    assert (folder / "config.yaml").read_text() == before
+
+
+def test_changed_options_of_callbacks_that_learn_are_named(toy_set, command, caplog):
+    command("fit", "--trainer.max_steps=5", "--model.entropy=path", "--entropy_tuning.enabled=true")
+    with caplog.at_level("INFO"):
+        command("fit", "--ckpt_path=last", "--trainer.max_steps=6", "--model.entropy=path", "--target_update.tau=0.5")
+    said = "those of the run (in brackets): target_update.tau 0.5 (0.005), entropy_tuning.enabled False (True)"
+    assert said in caplog.text
+
+
+@pytest.mark.filterwarnings("ignore:The dirpath has changed")
+def test_a_branch_takes_a_discount_of_the_data_alone_from_the_file(toy_set, tmp_path):
+    """Cloning has no discount of its own; the best share of the episodes is chosen by the data's."""
+    options = [word for word in TINY if word.startswith(("--data", "--trainer"))]
+    common = [
+        f"--data.dataset={toy_set}",
+        f"--output={tmp_path}",
+        "--model=BehaviorCloning",
+        "--model.hidden_dims=[8]",
+        *options,
+    ]
+    main(["fit", *common, "--run_name=a", "--trainer.max_steps=5", "--data.discount=1", "--data.best_share=0.5"])
+    file = tmp_path / "edp-toy-two-step-v0" / "a-seed0" / "checkpoints" / "last.ckpt"
+    main(["fit", *common, "--run_name=b", "--trainer.max_steps=6", f"--ckpt_path={file}"])
+    config = yaml.safe_load((tmp_path / "edp-toy-two-step-v0" / "b-seed0" / "config.yaml").read_text())
+    assert (config["data"]["discount"], config["data"]["best_share"]) == (1.0, 0.5)
+
+
+def test_weights_alone_are_nothing_to_go_on_from(toy_set, command, tmp_path, capsys):
+    folder = command("fit", "--trainer.max_steps=5")
+    whole = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
+    torch.save({key: value for key, value in whole.items() if key != "optimizer_states"}, tmp_path / "weights.ckpt")
+    with pytest.raises(SystemExit):
+        command("fit", f"--ckpt_path={tmp_path / 'weights.ckpt'}", "--trainer.max_steps=6", run_name="other")
+    assert "holds weights alone" in capsys.readouterr().err
+
+
 def test_missing_set_without_network_names_the_fix(command, capsys):
     message = failing(capsys, "fit", "--data.dataset=D4RL/pen/human-v2", *TINY)
     assert "D4RL/pen/human-v2" in message
@@ -307,12 +351,14 @@ def test_what_the_trainer_cannot_do_for_two_optimizers_is_refused(option, instea
     ("option", "message"),
     [
         ("val_check_interval=6", "data.steps_per_epoch 5"),
+        ("val_check_interval=4 limit_train_batches=3", "trainer.limit_train_batches leaves fewer"),
         ("val_check_interval=0", "above 0"),
         ("check_val_every_n_epoch=0", "at least 1"),
     ],
 )
 def test_an_evaluation_period_that_never_comes_is_refused(option, message, toy_set, capsys):
-    assert message in failing(capsys, "fit", f"--data.dataset={toy_set}", *TINY, f"--trainer.{option}")
+    options = [f"--trainer.{word}" for word in option.split()]
+    assert message in failing(capsys, "fit", f"--data.dataset={toy_set}", *TINY, *options)
 
 
 def test_unknown_option_is_refused(capsys):

@@ -97,7 +97,7 @@ class EntropyDiffusionPolicy(CandidateChoice):
     """
 
     sizes = (
-        *(*OfflineAlgorithm.sizes, "num_critics", "critic_norm"),
+        *(*OfflineAlgorithm.sizes, "hidden_dims", "num_critics", "critic_norm"),
         *("num_diffusion_steps", "schedule", "clip_start", "reverse_variance"),
     )
     heeds_cloned_rows = True

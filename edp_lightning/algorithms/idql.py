@@ -74,7 +74,10 @@ class IDQL(CandidateChoice):
         **dict.fromkeys(("time_features", "num_diffusion_steps"), 2),
     }
     at_most = OfflineAlgorithm.at_most | {"expectile": 1, "actor_dropout": 0.99}
-    sizes = (*OfflineAlgorithm.sizes, "num_critics", "hidden_dims", "width", "num_blocks", "num_diffusion_steps", "activation")
+    sizes = (
+        *(*OfflineAlgorithm.sizes, "num_critics", "hidden_dims", "width", "num_blocks", "time_features", "time_hidden_dims"),
+        *("num_diffusion_steps", "activation", "value_input_norm"),
+    )
 
     def __init__(
         self,

@@ -7,13 +7,14 @@ from typing import Any, Literal
 
 import lightning as L
 import torch
+import yaml
 from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
-from lightning.pytorch.utilities import rank_zero_only
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 
 from edp_lightning import callbacks
 from edp_lightning.algorithms.offline_algorithm import OfflineAlgorithm
@@ -23,7 +24,7 @@ from edp_lightning.callbacks.job_timer import JobTimer
 from edp_lightning.data.datamodule import OfflineDataModule
 from edp_lightning.errors import UserError
 from edp_lightning.runs.checkpoint_io import AtomicCheckpointIO, read_checkpoint
-from edp_lightning.runs.compatibility import check_strategy, check_trainer
+from edp_lightning.runs.compatibility import changed_options, check_strategy, check_trainer
 from edp_lightning.runs.config_checks import check_evaluation_period, check_root_folder, check_section, constructor_refused
 from edp_lightning.runs.launchers import current_launch
 from edp_lightning.runs.loggers import continue_csv, loggers_of_run, remember_identities, told_by_service
@@ -56,6 +57,9 @@ FORCED_CALLBACKS: dict[str, type[L.Callback]] = {
 }
 """Section of a config -> callback that is always there; no config can lose one by setting trainer.callbacks."""
 
+LEARNING_SECTIONS = ("target_update", "entropy_tuning", "online")
+"""Sections of callbacks that change what is learned; their options are in the config, not in checkpoints."""
+
 LARGEST_SEED = 2**32 - 1
 """That numpy takes."""
 
@@ -71,9 +75,27 @@ class SaveFitConfig(SaveConfigCallback):
     """Writes config.yaml beside the checkpoints of ``fit``; testing a run does not overwrite its config."""
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Save when training starts."""
-        if stage == "fit":
-            super().setup(trainer, pl_module, stage)
+        """Save nothing yet: the checkpoint may be refused, and its run keeps its config."""
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Say what differs from the run that goes on; save."""
+        if trainer.ckpt_path is not None and trainer.is_global_zero:
+            self._tell_changes(folder_of_checkpoint(trainer.ckpt_path) / self.config_filename)
+        super().setup(trainer, pl_module, "fit")
+
+    def _tell_changes(self, earlier: Path) -> None:
+        """Say which options of sections that change what is learned are not those of the earlier config."""
+        try:
+            before = yaml.safe_load(earlier.read_text())
+        except (OSError, yaml.YAMLError):
+            return
+        now, changed = self.config.as_dict(), []
+        for section in LEARNING_SECTIONS:
+            options = (before or {}).get(section) or {}
+            if section != "online" or options.get("env_steps"):  # an online phase begins: all of its options are new
+                changed += changed_options(section, options, now.get(section) or {})
+        if changed:
+            rank_zero_info(f"going on with other options than those of the run (in brackets): {', '.join(changed)}")
 
     def save_config(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Save into the run's folder, whatever folder the logger has."""
@@ -142,7 +164,7 @@ class OfflineCLI(LightningCLI):
             )
 
     def _use_as_defaults(self, checkpoint: dict[str, Any]) -> None:
-        linked = {"model.seed", "data.seed", "data.discount"}
+        linked = {"model.seed", "data.seed"} | ({"data.discount"} if _takes(self._algorithm, "discount") else set())
         defaults = {
             f"{section}.{name}": value
             for section, key in (("model", "hyper_parameters"), ("data", "datamodule_hyper_parameters"))

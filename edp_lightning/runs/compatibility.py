@@ -60,6 +60,11 @@ def check_trainer(trainer: L.Trainer) -> None:
         raise UserError("trainer.gradient_clip_val does not reach two optimizers: use model.gradient_clip_val")
     if trainer.accumulate_grad_batches != 1:
         raise UserError("trainer.accumulate_grad_batches is not supported: raise data.batch_size")
+    if getattr(trainer, "_val_check_time_interval", None) is not None and trainer.world_size > 1:
+        raise UserError(
+            "trainer.val_check_interval as a time does not work with several devices, of which each asks its own clock: give a "
+            "number of steps"
+        )
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         for kind, instead in UNSUPPORTED_CALLBACKS.items():
             if isinstance(callback, kind):

@@ -68,10 +68,13 @@ def check_evaluation_period(trainer: Mapping[str, Any], steps_per_epoch: int) ->
     if isinstance(interval, (int, float)) and interval <= 0:
         raise UserError(f"trainer.val_check_interval must be above 0; got {interval}")
     inside_epochs = trainer.get("check_val_every_n_epoch") is not None
-    if inside_epochs and isinstance(interval, int) and interval > steps_per_epoch:
+    limit = trainer.get("limit_train_batches")
+    steps = min(steps_per_epoch, limit) if isinstance(limit, int) else steps_per_epoch
+    if inside_epochs and isinstance(interval, int) and interval > steps:
+        limited = "" if steps == steps_per_epoch else ", of which trainer.limit_train_batches leaves fewer"
         raise UserError(
-            f"trainer.val_check_interval is {interval} but an epoch has data.steps_per_epoch {steps_per_epoch} steps: evaluate "
-            "every trainer.check_val_every_n_epoch epochs, or set that to null to count steps across epochs"
+            f"trainer.val_check_interval is {interval} but an epoch has data.steps_per_epoch {steps_per_epoch} steps{limited}: "
+            "evaluate every trainer.check_val_every_n_epoch epochs, or set that to null to count steps across epochs"
         )
 
 

@@ -114,7 +114,13 @@ def resume_point(folder: Path, wanted: str | None) -> tuple[str | None, int]:
     if wanted == "last" and not Path(path).exists():
         rank_zero_info(f"no checkpoint in {folder} yet: starting from the beginning")
         return None, 0
-    return path, int(read_checkpoint(path)["global_step"])
+    checkpoint = read_checkpoint(path)
+    if "optimizer_states" not in checkpoint:
+        raise UserError(
+            f"{path} holds weights alone (it was saved with weights_only): a training goes on from a whole checkpoint; such a "
+            "file can be tested, exported and loaded with load_policy"
+        )
+    return path, int(checkpoint["global_step"])
 
 
 def lock_run_folder(folder: Path) -> AbstractContextManager[Any]:

@@ -48,6 +48,10 @@ class StopSignals:
             signal.signal(number, handler)
         self._previous = {}
 
+    def forget(self) -> None:
+        """Take note that somebody else has given both back."""
+        self._previous, self.received = {}, 0
+
     @contextmanager
     def interrupting(self) -> Iterator[None]:
         """Let the first signal interrupt what runs inside, even a step that never returns.

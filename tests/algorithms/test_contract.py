@@ -303,6 +303,24 @@ def test_numbers_that_are_not_finite_stop_the_run_with_their_name(name, fit, tmp
 
 
 @EVERY
+def test_options_that_size_networks_are_compared_with_a_checkpoints(name):
+    """Two sizes of each: where the weights have other shapes, a checkpoint is refused by the option's name."""
+    small = tiny(name)
+    shapes = {key: value.shape for key, value in small.state_dict().items()}
+    for option in sorted(options_of(ALGORITHMS[name])):
+        value = small.hparams.get(option)
+        if isinstance(value, bool) or not isinstance(value, (int, list)) or option in ("observation_dim", "action_dim", "seed"):
+            continue
+        other = [2 * entry for entry in value] if isinstance(value, list) else 2 * value
+        try:
+            changed = tiny(name, **{option: other})
+        except UserError:
+            continue
+        if {key: tensor.shape for key, tensor in changed.state_dict().items()} != shapes:
+            assert option in ALGORITHMS[name].sizes, option
+
+
+@EVERY
 def test_an_algorithm_has_a_page_with_its_paper(name):
     file = ALGORITHMS[name].__module__.rpartition(".")[2]
     page = DOCS / f"{file}.md"

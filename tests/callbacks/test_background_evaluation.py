@@ -48,6 +48,10 @@ def test_scores_steps_and_best_checkpoint_are_those_of_the_foreground(foreground
     assert best["global_step"] == expected["global_step"]
     torch.testing.assert_close(best["state_dict"], expected["state_dict"])
     assert sorted(file.name for file in (folder / "checkpoints").iterdir()) == ["best.ckpt", "last.ckpt"]
+    states = best["callbacks"], expected["callbacks"]
+    known, wanted = (state["EnvironmentEvaluation"]["history"] for state in states)
+    assert known == wanted  # the evaluation that chose it, too
+    assert float(states[0]["BestCheckpoint"]["best_model_score"]) == float(states[1]["BestCheckpoint"]["best_model_score"])
     score = read_checkpoint(folder / "checkpoints" / "last.ckpt")["callbacks"]["BestCheckpoint"]["best_model_score"]
     assert float(score) == pytest.approx(max(judged(foreground)["evaluation/score"].values()))
 

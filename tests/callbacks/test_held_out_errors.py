@@ -43,6 +43,21 @@ def test_errors_by_hand():
     assert float(found["td_error"]) == pytest.approx((0.5**2 + 5**2) / 2)
 
 
+def test_all_ranks_know_what_rank_0_calculated(monkeypatch):
+    monkeypatch.setattr("edp_lightning.callbacks.held_out.gather_objects", lambda mine: [{"validation/td_error": 2.0}, mine])
+    trainer = SimpleNamespace(
+        datamodule=SimpleNamespace(validation_table=object(), table=object()),
+        sanity_checking=False,
+        is_global_zero=False,
+        state=SimpleNamespace(fn=TrainerFn.FITTING),
+        loggers=[],
+    )
+    known = {}
+    module = SimpleNamespace(device=torch.device("cpu"), log_dict=lambda values, **_: known.update(values))
+    HeldOutErrors().on_validation_epoch_end(trainer, module)
+    assert known == {"validation/td_error": 2.0}
+
+
 def test_what_an_algorithm_lacks_is_left_out():
     assert set(errors(algorithm(critics=None), ROWS)) == {"action_error"}
     assert errors(algorithm(draw_actions=lambda observation, generator: None), ROWS) == {}

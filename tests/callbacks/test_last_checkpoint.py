@@ -1,6 +1,7 @@
 """When ``last.ckpt`` is written, and that a file written in the background is whole, of its step, and missed by nobody."""
 
 import errno
+import signal
 import threading
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,7 +10,7 @@ import lightning as L
 import pytest
 import torch
 
-from edp_lightning.callbacks import BestCheckpoint, checkpoints
+from edp_lightning.callbacks import BestCheckpoint, LastCheckpoint, checkpoints
 from edp_lightning.errors import UserError
 from edp_lightning.runs.checkpoint_io import IN_BACKGROUND, AtomicCheckpointIO, read_checkpoint
 from tests.test_resume import assert_same_run
@@ -89,6 +90,22 @@ def test_a_negative_time_is_refused():
         checkpoints.LastCheckpoint(min_seconds=-1)
 
 
+def test_signals_are_nobodys_after_an_exception():
+    """Lightning gives them back and calls no teardown: an old Ctrl-C does not stop the trainer's next evaluation."""
+    last = LastCheckpoint()
+    previous = signal.getsignal(signal.SIGINT)
+    try:
+        last.signals.install()
+        last.signals.received = signal.SIGINT
+        trainer = SimpleNamespace(is_global_zero=True, strategy=SimpleNamespace(launcher=None))
+        last.on_exception(trainer, None, KeyboardInterrupt())
+        assert not last.signals.installed
+        assert last.signals.received == 0
+    finally:
+        signal.signal(signal.SIGINT, previous)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
 def test_the_best_score_moves_with_a_folder_and_begins_anew_in_a_branch(tmp_path):
     old, new = tmp_path / "old", tmp_path / "new"
     new.mkdir()
@@ -97,15 +114,20 @@ def test_the_best_score_moves_with_a_folder_and_begins_anew_in_a_branch(tmp_path
     made._take(0.7)
     state = made.state_dict()
 
-    branch = BestCheckpoint()
-    branch.dirpath = str(new)
-    branch.load_state_dict(state)
-    assert branch.best_model_score is None
+    def begun(source):
+        """In the folder ``new``, going on from a file of another folder or of this one."""
+        best = BestCheckpoint()
+        best.dirpath = str(new)
+        trainer = SimpleNamespace(
+            state=SimpleNamespace(fn="fit"), ckpt_path=str(source / "checkpoints" / "last.ckpt"), default_root_dir=str(new)
+        )
+        best.on_load_checkpoint(trainer, None, {})
+        best.load_state_dict(state)
+        return best
 
-    (new / "best.ckpt").write_text("moved here")
-    moved = BestCheckpoint()
-    moved.dirpath = str(new)
-    moved.load_state_dict(state)
+    (new / "best.ckpt").write_text("one is here already, after a kill")
+    assert begun(old).best_model_score is None
+    moved = begun(new)
     assert float(moved.best_model_score) == pytest.approx(0.7)
     assert moved.best_model_path == str(new / "best.ckpt")
     assert moved._take(0.6) is None

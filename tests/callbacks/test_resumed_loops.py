@@ -32,6 +32,33 @@ class Seen(L.Callback):
         self.evaluated = [s for s in self.evaluated if s <= step]
 
 
+class EndsLikeATimer(L.Callback):
+    """Ends the run before a gradient step, once the one before is saved; later something has the file written again.
+
+    As ``trainer.max_time`` does it while an evaluation in the background is under way.
+    """
+
+    def __init__(self, after: int) -> None:
+        self.after = after
+
+    def _save_soon(self, trainer):
+        for callback in trainer.callbacks:
+            if isinstance(callback, LastCheckpoint):
+                callback.save_soon()
+
+    def on_train_batch_end(self, trainer, pl_module, *args):
+        if trainer.global_step == self.after:
+            self._save_soon(trainer)
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        if trainer.global_step == self.after:
+            trainer.should_stop = True
+            raise StopIteration
+
+    def on_train_end(self, trainer, pl_module):
+        self._save_soon(trainer)
+
+
 @pytest.fixture
 def train(tmp_path):
     """Train for so long, going on where the last call ended; returns what all of them together did."""
@@ -40,9 +67,13 @@ def train(tmp_path):
     arrays |= {"terminated": np.arange(40) % 20 == 19, "truncated": np.zeros(40)}
     seen, last = Seen(), tmp_path / "checkpoints" / "last.ckpt"
 
-    def run(period: int, crash: int | None = None, **length: int) -> Seen:
+    def run(period: int, crash: int | None = None, end: int | None = None, **length: int) -> Seen:
         data = OfflineDataModule.from_arrays(arrays, batch_size=4, steps_per_epoch=EPOCH)
         seen.forget_after(read_checkpoint(last)["global_step"] if last.exists() else 0)
+        ways = [
+            *([] if crash is None else [CrashAt("on_train_batch_end", crash)]),
+            *([] if end is None else [EndsLikeATimer(end)]),
+        ]
         trainer = L.Trainer(
             accelerator="cpu",
             devices=1,
@@ -50,12 +81,7 @@ def train(tmp_path):
             logger=False,
             enable_progress_bar=False,
             enable_model_summary=False,
-            callbacks=[
-                seen,
-                RandomStates(),
-                LastCheckpoint(5),
-                *([] if crash is None else [CrashAt("on_train_batch_end", crash)]),
-            ],
+            callbacks=[seen, RandomStates(), *ways, LastCheckpoint(5)],
             plugins=[AtomicCheckpointIO()],
             num_sanity_val_steps=0,
             default_root_dir=tmp_path,
@@ -106,3 +132,12 @@ def test_more_epochs_are_as_many_as_were_asked_for(period, train):
         seen = train(period, max_steps=-1, max_epochs=epochs)
     assert seen.steps == list(range(1, 21))
     assert seen.evaluated == list(range(period * EPOCH, 21, period * EPOCH))
+
+
+@pytest.mark.parametrize("end", [5, 7, 10, 13])
+@pytest.mark.parametrize("period", [1, 2])
+def test_a_file_written_again_at_the_end_of_training_says_where_in_its_epoch_the_run_is(period, end, train):
+    train(period, end=end, max_steps=30)
+    seen = train(period, max_steps=30)
+    assert seen.steps == list(range(1, 31))
+    assert seen.evaluated == list(range(period * EPOCH, 31, period * EPOCH))

@@ -166,6 +166,11 @@ def test_callbacks_that_train_themselves_are_refused(callback, instead, tmp_path
         check_trainer(trainer(tmp_path, 1, callback))
 
 
+def test_clocks_of_several_devices_are_refused(tmp_path):
+    with pytest.raises(UserError, match="as a time does not work with several devices"):
+        check_trainer(trainer(tmp_path, 1, devices=2, val_check_interval="00:00:10:00"))
+
+
 def test_a_callback_that_lightning_calls_misconfigured_is_one_message(toy_set, command, capsys):
     """Found by Lightning only in ``fit``: a probe that needs a logger."""
     with pytest.raises(SystemExit) as stop:
