@@ -37,6 +37,16 @@ def draw_online(runs: Mapping[str, Sequence[Point]]) -> "Figure":
     return figure
 
 
+def shortest_names(folders: Sequence[str]) -> list[str]:
+    """Return as many of the last parts of each path as tell the folders apart in a legend, of all the same number."""
+    parts = [Path(folder).absolute().parts for folder in folders]
+    for count in range(1, max(map(len, parts)) + 1):
+        names = ["/".join(path[-count:]) for path in parts]
+        if len(set(names)) == len(set(parts)):
+            break
+    return names
+
+
 def draw_online_folders(folders: Sequence[str], output: str) -> Path:
     """Draw runs with ``online.env_steps`` into a picture.
 
@@ -51,8 +61,7 @@ def draw_online_folders(folders: Sequence[str], output: str) -> Path:
         UserError: If a run has no evaluation, or the output or the extra ``plot`` is not to be had.
     """
     path = check_output(output)
-    names = [Path(folder).name for folder in folders]
-    shown = [name if names.count(name) == 1 else folder for name, folder in zip(names, folders, strict=True)]
-    draw_online({name: read_points(Path(folder)) for name, folder in zip(shown, folders, strict=True)}).savefig(path, dpi=100)
+    names = shortest_names(folders)
+    draw_online({name: read_points(Path(folder)) for name, folder in zip(names, folders, strict=True)}).savefig(path, dpi=100)
     print(f"{', '.join(folders)}: {path}")
     return path

@@ -6,7 +6,7 @@ import pytest
 from edp_lightning.cli import main
 from edp_lightning.data.collected import CollectedEpisode
 from edp_lightning.evaluation.online_curve import collected_since, read_points, write_points
-from edp_lightning.figures.online_figure import draw_online
+from edp_lightning.figures.online_figure import draw_online, shortest_names
 
 POINTS = [
     {"env_steps": 0, "gradient_steps": 0, "return": 10.0, "success_rate": 0.5, "collected/episodes": 0},
@@ -55,7 +55,9 @@ def test_runs_of_one_name_are_all_drawn(tmp_path, monkeypatch):
         folder.mkdir(parents=True)
         write_points(folder, POINTS)
     main(["figure", "online", *map(str, folders), "--output", str(tmp_path / "curve.png")])
-    assert list(drawn) == [*map(str, folders[:2]), "online-seed1"]
+    assert list(drawn) == ["a/online-seed0", "b/online-seed0", "b/online-seed1"]
+    assert shortest_names(["x/one", "y/two"]) == ["one", "two"]
+    assert shortest_names(["x/one", "x/one"]) == ["one", "one"]
 
 
 def test_what_was_collected_between_two_evaluations():
