@@ -195,6 +195,11 @@ def checkpoint_folder(trainer: L.Trainer) -> Path:
     return Path(trainer.default_root_dir).absolute() / "checkpoints"
 
 
+def branches_off(trainer: L.Trainer) -> bool:
+    """Return whether a training goes on from another run's checkpoint."""
+    return trainer.state.fn == "fit" and not lies_in(str(trainer.ckpt_path), trainer.default_root_dir)
+
+
 def _sync_events(logger: TensorBoardLogger) -> None:
     """Write out the newest event file, through to the disk."""
     logger.experiment.flush()
@@ -272,8 +277,7 @@ class BestCheckpoint(ModelCheckpoint):
 
     def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         """Notice a training that branches off another run, also one that is started again."""
-        fitting = trainer.state.fn == "fit"
-        self._branches_off = fitting and not lies_in(str(trainer.ckpt_path), trainer.default_root_dir)
+        self._branches_off = branches_off(trainer)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take the best score over, also into a folder that was moved; a run that branches off another begins without one."""

@@ -10,7 +10,7 @@ import lightning as L
 import torch
 from lightning.pytorch.trainer.states import TrainerFn
 
-from edp_lightning.callbacks.checkpoints import BestCheckpoint, LastCheckpoint, checkpoint_folder
+from edp_lightning.callbacks.checkpoints import BestCheckpoint, LastCheckpoint, branches_off, checkpoint_folder
 from edp_lightning.callbacks.evaluation_ends import after_failure, agree, end_with, stop, stop_exception, stop_signals, watchers
 from edp_lightning.errors import UserError
 from edp_lightning.evaluation.background import BackgroundRollout, restore_policy
@@ -22,7 +22,6 @@ from edp_lightning.evaluation.targets import Judgement, games, judge
 from edp_lightning.runs.checkpoint_io import read_checkpoint
 from edp_lightning.runs.processes import check_script_is_guarded
 from edp_lightning.runs.ranks import gather_objects
-from edp_lightning.runs.run_folder import lies_in
 from edp_lightning.runs.stop_signals import StopRequested
 
 Listener = Callable[[L.Trainer, L.LightningModule, list[EpisodeResult], int], dict[str, float]]
@@ -115,10 +114,8 @@ class EnvironmentEvaluation(L.Callback):
         if stage == "fit" and environment is not None:
             self._foreground.evaluations = evaluations_of(trainer, data.hparams["steps_per_epoch"])
         if environment is not None and (self.background or self._foreground.workers(environment, self.num_episodes)):
-            from edp_lightning.environments.specs import lives_in_a_shell
-
             check_script_is_guarded()
-            if lives_in_a_shell(environment.spec_json):
+            if environment.lives_in_a_shell:
                 raise UserError(
                     "the environment's class was defined in this notebook or shell, where other processes cannot find it: do "
                     "without them (background false, num_workers 0), or put the class into a module"
@@ -198,8 +195,7 @@ class EnvironmentEvaluation(L.Callback):
 
     def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         """Notice a training that branches off another run: what that was judged by is not its own."""
-        fitting = trainer.state.fn == TrainerFn.FITTING
-        self._branches_off = fitting and not lies_in(str(trainer.ckpt_path), trainer.default_root_dir)
+        self._branches_off = branches_off(trainer)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the scores so far, and whether an evaluation of this state was given up."""

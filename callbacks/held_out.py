@@ -39,11 +39,12 @@ class HeldOutErrors(L.Callback):
         held_out = getattr(data, "validation_table", None)
         if held_out is None or trainer.sanity_checking:
             return
-        values: dict[str, float] = {}
-        for name, table in (("validation", held_out), ("training", data.table)) if trainer.is_global_zero else ():
-            rows = self._rows(table, pl_module.device)
-            values |= {f"{name}/{key}": float(value) for key, value in errors(pl_module, rows).items()}
-        values = gather_objects(values)[0]  # all ranks know what callbacks may watch
+        mine: dict[str, float] = {}
+        if trainer.is_global_zero:
+            for name, table in (("validation", held_out), ("training", data.table)):
+                rows = self._rows(table, pl_module.device)
+                mine |= {f"{name}/{key}": float(value) for key, value in errors(pl_module, rows).items()}
+        values = gather_objects(mine)[0]  # all ranks know what callbacks may watch
         fitting = trainer.state.fn == TrainerFn.FITTING
         pl_module.log_dict(values, logger=False if fitting else None, rank_zero_only=True)
         for logger in trainer.loggers if fitting else []:

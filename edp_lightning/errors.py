@@ -1,7 +1,12 @@
 """The exception types whose messages are meant for the user, not for a developer."""
 
 import difflib
+import zipfile
+import zlib
 from collections.abc import Iterable
+
+DAMAGED_NPZ = (OSError, ValueError, EOFError, AttributeError, TypeError, zlib.error, zipfile.BadZipFile)
+"""What numpy raises where a file is no npz file of plain arrays, or a damaged one."""
 
 
 class UserError(Exception):

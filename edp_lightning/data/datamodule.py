@@ -194,9 +194,13 @@ class OfflineDataModule(L.LightningDataModule):
         h: Any = self.hparams
         names = {dataset_id: name for name, dataset_id in DATASET_IDS.items()}
         dataset_id = minari_id(self.dataset)
-        if dataset_id not in names or h.collect_steps is None or is_local(dataset_id):
+        if dataset_id not in names or h.collect_steps is None:
             obtain(self.dataset, h.download)
-            if dataset_id in names and h.collect_steps not in (None, steps := recorded_steps(dataset_id)):
+            return
+        if is_local(dataset_id):
+            obtain(self.dataset, h.download)
+            steps = recorded_steps(dataset_id)
+            if steps != h.collect_steps:
                 rank_zero_info(
                     f"{self.dataset} is there with {steps} steps and is used as it is; data.collect_steps {h.collect_steps} is "
                     "for a set that has to be collected"

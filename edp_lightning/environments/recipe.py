@@ -1,6 +1,7 @@
 """Recipes of the environments in which policies trained on a dataset are judged."""
 
 import copy
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -71,6 +72,12 @@ class EvaluationEnvironment:
         if self.action_chunk > 1:
             env = ActionChunks(env, self.action_chunk)
         return FlatObservation(env, self.view)
+
+    @property
+    def lives_in_a_shell(self) -> bool:
+        """Whether its class was defined in a notebook or shell, where other processes cannot find it."""
+        own = str(read_spec(self.spec_json).entry_point).startswith("__main__:")
+        return own and not hasattr(sys.modules["__main__"], "__file__")
 
     def limited_by_data(self, longest: int) -> "EvaluationEnvironment":
         """Return the recipe with a horizon: the longest episode of the data, if there is no other."""

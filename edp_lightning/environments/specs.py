@@ -121,15 +121,6 @@ def _named(spec: EnvSpec, entry_point: Any) -> Any:
     return f"{module}:{name}"
 
 
-def lives_in_a_shell(text: str) -> bool:
-    """Return whether an environment was defined in a notebook or shell, where other processes cannot find it.
-
-    Args:
-        text: What :func:`write_spec` returned.
-    """
-    return str(read_spec(text).entry_point).startswith("__main__:") and not hasattr(sys.modules["__main__"], "__file__")
-
-
 def _plain(spec: EnvSpec, argument: str, value: Any) -> Any:
     if isinstance(value, np.generic):
         value = value.item()

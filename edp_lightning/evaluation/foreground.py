@@ -108,11 +108,9 @@ class ForegroundRollout:
 
     def workers(self, environment: "EvaluationEnvironment", num_episodes: int) -> int:
         """Return the number of processes for environments; torch's threads are the share of the machine the run was given."""
-        from edp_lightning.environments.specs import lives_in_a_shell
-
         if self._num_workers is not None:
             return self._num_workers
-        if lives_in_a_shell(environment.spec_json):
+        if environment.lives_in_a_shell:
             return 0
         steps = self.evaluations * num_episodes * (environment.max_episode_steps or WORTH_WORKERS)
         threads = torch.get_num_threads()

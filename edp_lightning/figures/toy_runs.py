@@ -80,7 +80,7 @@ class ToyConfig:
             values: Any = OmegaConf.create(self.text)
             self.data: dict[str, Any] = dict(values["data"])
             every = values["trainer"].get("check_val_every_n_epoch", 1)
-            self.data["dataset"]
+            self.dataset: str = self.data["dataset"]
         except (KeyError, TypeError, ValueError, AttributeError, OmegaConfBaseException, yaml.YAMLError) as error:
             raise UserError(
                 f"{path} is no configuration of a training with its sections data and trainer ({first_line(error)}): give one "
@@ -96,9 +96,8 @@ class ToyConfig:
 
     def prepare_data(self) -> str:
         """Collect the set if it is not on this machine, before several runs look for it at once; return its name."""
-        dataset: str = self.data["dataset"]
-        OfflineDataModule(dataset, collect_steps=self.data.get("collect_steps"), collect_workers=1).prepare_data()
-        return dataset
+        OfflineDataModule(self.dataset, collect_steps=self.data.get("collect_steps"), collect_workers=1).prepare_data()
+        return self.dataset
 
 
 @dataclass(frozen=True)
@@ -187,7 +186,7 @@ def plan(config: ToyConfig, entropy: str, seeds: int, output: Path, compiled: bo
                 "--q_diagnostics.enabled=false",  # nobody looks at the plots of 750 evaluations
                 *variant.options,
             )
-            folder = run_folder(str(output), config.data["dataset"], variant.name, seed)
+            folder = run_folder(str(output), config.dataset, variant.name, seed)
             runs.append(Run(variant, seed, folder, arguments, config.max_steps))
     return runs
 

@@ -27,8 +27,7 @@ def test_workers_are_judged_by_the_whole_run(stage, run, workers, monkeypatch):
     monkeypatch.setattr(torch, "get_num_threads", lambda: 8)
     monkeypatch.setattr(foreground, "WorkerEnvironments", lambda make, count, workers: made.append(workers))
     monkeypatch.setattr(foreground, "LocalEnvironments", lambda envs: made.append(0))
-    spec = '{"id": "Robot-v0", "entry_point": "robots:Robot"}'
-    environment = SimpleNamespace(max_episode_steps=700, make=lambda: None, spec_json=spec)
+    environment = SimpleNamespace(max_episode_steps=700, make=lambda: None, lives_in_a_shell=False)
     data = SimpleNamespace(environment=environment, hparams={"steps_per_epoch": 1000})
     settings = {"max_steps": 0, "val_check_interval": 1.0, "check_val_every_n_epoch": 25, "callbacks": []}
     trainer = SimpleNamespace(**{**settings, "world_size": 1, "datamodule": data, **run})

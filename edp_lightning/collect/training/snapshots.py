@@ -1,8 +1,6 @@
 """Snapshots of a policy over its training: small files, one each, named by the steps taken."""
 
 import os
-import zipfile
-import zlib
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +10,7 @@ from torch import nn
 
 from edp_lightning.collect.training.networks import GaussianActor
 from edp_lightning.collect.training.ppo import PPO
-from edp_lightning.errors import UserError
+from edp_lightning.errors import DAMAGED_NPZ, UserError
 
 Arrays = dict[str, NDArray[np.float32]]
 
@@ -41,7 +39,7 @@ def read_arrays(path: Path) -> Arrays:
     try:
         with np.load(path, allow_pickle=False) as stored:
             return {name: stored[name] for name in stored.files}
-    except (OSError, ValueError, EOFError, AttributeError, TypeError, zlib.error, zipfile.BadZipFile) as error:
+    except DAMAGED_NPZ as error:
         raise UserError(f"weights {path} cannot be read ({error}): give an npz file that collect train wrote") from error
 
 

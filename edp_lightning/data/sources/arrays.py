@@ -15,8 +15,6 @@ action_high         (A,)       optional, 1 when absent
 ==================  =========  =============================================================================================
 """
 
-import zipfile
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,7 +27,7 @@ from edp_lightning.data.sources.bounds import outside
 from edp_lightning.data.sources.stored import changes_in, unreadable
 from edp_lightning.data.transitions import Episode
 from edp_lightning.environments.families import ObservationView
-from edp_lightning.errors import UserError
+from edp_lightning.errors import DAMAGED_NPZ, UserError
 
 Floats = NDArray[np.float32]
 
@@ -136,7 +134,7 @@ def open_npz(path: Path) -> ArraySource:
             arrays = {name: file[name] for name in file.files}
     except PermissionError as error:
         raise unreadable(path, ".npz", error) from error
-    except (OSError, ValueError, EOFError, AttributeError, TypeError, zlib.error, zipfile.BadZipFile) as error:
+    except DAMAGED_NPZ as error:
         raise UserError(f"{path} is truncated or no .npz file of plain arrays ({error}); write it with numpy.savez") from error
     return array_source(str(path), arrays, (path,))
 

@@ -6,8 +6,6 @@ OGBench 1.2): a transition from a solved state is worth 0 and nothing follows it
 the goal, and where they stop values bootstrap.
 """
 
-import zipfile
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -29,7 +27,7 @@ from edp_lightning.environments.families import ObservationView
 from edp_lightning.environments.own_randomness import OwnRandomness
 from edp_lightning.environments.quiet import quiet_gymnasium
 from edp_lightning.environments.specs import environment_spec
-from edp_lightning.errors import UserError
+from edp_lightning.errors import DAMAGED_NPZ, UserError
 
 Floats = NDArray[np.float32]
 
@@ -173,7 +171,7 @@ def _opened(path: Path) -> Iterator[Any]:
             if missing:
                 raise UserError(f"{path}: no {', '.join(missing)}; it has {', '.join(file.files) or 'nothing'}: fetch it again")
             yield file
-    except (OSError, ValueError, EOFError, AttributeError, TypeError, zipfile.BadZipFile, zlib.error) as error:
+    except DAMAGED_NPZ as error:
         raise unreadable(path, "an .npz file of OGBench", error) from error
 
 
