@@ -1,12 +1,13 @@
 """What the dataset looks like, and what the critics make of it, on TensorBoard."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import lightning as L
 import torch
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from edp_lightning.data.transitions import Batch
+from edp_lightning.option_bounds import check_bounds
 
 ROWS = 4096
 """Dataset rows in a histogram: enough for its shape, cheap with 64 critics."""
@@ -19,7 +20,10 @@ class DataReport(L.Callback):
         every_n_steps: Gradient steps between the histograms of Q and of the policy's actions.
     """
 
+    at_least: ClassVar[dict[str, float]] = {"every_n_steps": 1}
+
     def __init__(self, every_n_steps: int = 10_000) -> None:
+        check_bounds("data_report", {"every_n_steps": every_n_steps}, self)
         self.every_n_steps = every_n_steps
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

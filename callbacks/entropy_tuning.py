@@ -1,7 +1,7 @@
 """The only place where the entropy coefficient changes."""
 
 import math
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import lightning as L
 import torch
@@ -11,6 +11,7 @@ from edp_lightning.algorithms.inspection import TunableEntropy
 from edp_lightning.algorithms.optimization import average_over_ranks
 from edp_lightning.errors import UserError
 from edp_lightning.networks.coefficient import CoefficientNetwork
+from edp_lightning.option_bounds import check_bounds
 from edp_lightning.runs.rng import stream_seed
 
 
@@ -36,6 +37,8 @@ class EntropyCoefficientTuning(L.Callback):
         lr: Adam learning rate.
     """
 
+    at_least: ClassVar[dict[str, float]] = {"lr": 0}
+
     def __init__(
         self,
         enabled: bool = False,
@@ -43,6 +46,7 @@ class EntropyCoefficientTuning(L.Callback):
         target_entropy: float | None = None,
         lr: float = 3.0e-4,
     ) -> None:
+        check_bounds("entropy_tuning", {"lr": lr}, self)
         self.enabled = enabled
         self.mode = mode
         self.target_entropy = target_entropy
@@ -69,13 +73,14 @@ class EntropyCoefficientTuning(L.Callback):
             fixed: TunableEntropy | None = module.tunable_entropy
             if fixed is not None:  # the one in a checkpoint may be an earlier run's
                 fixed.log_coef.copy_(torch.tensor(float(fixed.initial)).log())
+                fixed.use_coefficient(None)
             return
         entropy: TunableEntropy = module.tunable_entropy
         self._log_coef = entropy.log_coef
         self._target = entropy.default_target() if self.target_entropy is None else self.target_entropy
         if self.mode == "state":
             self.network = self._create_network(module, entropy.initial)
-            entropy.use_coefficient(self.network.forward)
+        entropy.use_coefficient(None if self.network is None else self.network.forward)
         learned = [entropy.log_coef] if self.network is None else list(self.network.parameters())
         self.optimizer = torch.optim.Adam(learned, lr=self.lr)
         if self._saved is not None:

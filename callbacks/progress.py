@@ -1,9 +1,11 @@
 """The progress bar: losses and the latest score, without a device synchronisation per batch."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import lightning as L
 from lightning.pytorch.callbacks import TQDMProgressBar
+
+from edp_lightning.option_bounds import check_bounds
 
 SHOWN = {
     "critic": "critic/loss",
@@ -24,7 +26,10 @@ class TrainingProgressBar(TQDMProgressBar):
         refresh_rate: Batches between redraws.
     """
 
+    at_least: ClassVar[dict[str, float]] = {"refresh_rate": 0}
+
     def __init__(self, refresh_rate: int = 50) -> None:
+        check_bounds("progress_bar", {"refresh_rate": refresh_rate}, self)
         super().__init__(refresh_rate=refresh_rate)
 
     def get_metrics(self, trainer: L.Trainer, pl_module: L.LightningModule) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import lightning as L
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor
 from edp_lightning.algorithms.inspection import Follower
 from edp_lightning.data.datamodule import OfflineDataModule
 from edp_lightning.errors import UserError
+from edp_lightning.option_bounds import check_bounds
 
 
 @torch.no_grad()
@@ -54,6 +55,8 @@ class TargetNetworkUpdate(L.Callback):
             weights as in the released code of arXiv 2402.04080.
     """
 
+    at_least: ClassVar[dict[str, float]] = {"ema_every": 1, "ema_start": 0}
+
     def __init__(
         self,
         tau: float = 0.005,
@@ -66,8 +69,7 @@ class TargetNetworkUpdate(L.Callback):
             raise UserError(f"target_update.tau must be in (0, 1]; got {tau}")
         if not 0 <= ema_decay < 1:
             raise UserError(f"target_update.ema_decay must be in [0, 1); got {ema_decay}")
-        if ema_every < 1:
-            raise UserError(f"target_update.ema_every must be at least 1; got {ema_every}")
+        check_bounds("target_update", {"ema_every": ema_every, "ema_start": ema_start}, self)
         self.tau = tau
         self.ema_decay = ema_decay
         self.ema_every = ema_every

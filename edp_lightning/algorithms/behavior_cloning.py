@@ -23,7 +23,7 @@ class BehaviorCloning(OfflineAlgorithm):
         kwargs: Options of every algorithm.
     """
 
-    sizes = (*OfflineAlgorithm.sizes, "hidden_dims")
+    fixed_options = (*OfflineAlgorithm.fixed_options, "hidden_dims")
 
     def __init__(self, hidden_dims: Sequence[int] = (256, 256), actor_lr: float = 3.0e-4, **kwargs: Any) -> None:
         hidden_dims = list(hidden_dims)
@@ -45,10 +45,6 @@ class BehaviorCloning(OfflineAlgorithm):
     def draw_noise(self, step: int, rows: int) -> tuple[Tensor, ...]:
         """Return no random numbers: there are none."""
         return ()
-
-    def gradient_step(self, batch: Batch, step: int) -> StepReport | None:
-        """Take one gradient step of the actor."""
-        return self.step_on(batch, ())
 
     def step_on(self, batch: Batch, noise: tuple[Tensor, ...]) -> StepReport | None:
         """Take one gradient step of the actor."""

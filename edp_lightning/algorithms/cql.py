@@ -69,7 +69,7 @@ class CQL(OfflineAlgorithm):
         **dict.fromkeys(("actor_hidden_dims", "critic_hidden_dims", "num_sampled_actions"), 1),
         "conservative_weight": 0,
     }
-    sizes = (*OfflineAlgorithm.sizes, "actor_hidden_dims", "critic_hidden_dims")
+    fixed_options = (*OfflineAlgorithm.fixed_options, "actor_hidden_dims", "critic_hidden_dims", "lagrange_gap")
 
     def __init__(
         self,
@@ -140,10 +140,6 @@ class CQL(OfflineAlgorithm):
             noise.normal(*several),
             noise.normal(*several),
         )
-
-    def gradient_step(self, batch: Batch, step: int) -> StepReport:
-        """Take one gradient step of temperature, actor and critics."""
-        return self.step_on(batch, self.draw_noise(step, len(batch.action)))
 
     def step_on(self, batch: Batch, noise: CQLNoise) -> StepReport:
         """Take one gradient step with given random numbers: all losses see the weights before it."""

@@ -52,8 +52,8 @@ class DecisionTransformer(OfflineAlgorithm):
         **dict.fromkeys(("embedding_dropout", "attention_dropout", "residual_dropout", "warmup_steps", "weight_decay"), 0),
     }
     at_most = OfflineAlgorithm.at_most | dict.fromkeys(("embedding_dropout", "attention_dropout", "residual_dropout"), 0.99)
-    sizes = (
-        *(*OfflineAlgorithm.sizes, "embedding_dim", "num_layers", "num_heads", "context_length", "max_episode_length"),
+    fixed_options = (
+        *(*OfflineAlgorithm.fixed_options, "embedding_dim", "num_layers", "num_heads", "context_length", "max_episode_length"),
         *("activation", "return_scale"),
     )
     remembers = True
@@ -166,10 +166,6 @@ class DecisionTransformer(OfflineAlgorithm):
             for _ in range(h.num_layers)
         ]
         return Kept(embedding, blocks)
-
-    def gradient_step(self, batch: Any, step: int) -> StepReport:
-        """Take one gradient step of the policy."""
-        return self.step_on(batch, self.draw_noise(step, len(batch.action)))
 
     def step_on(self, batch: Any, noise: Kept) -> StepReport:
         """Take one gradient step with given dropout: mean squared error over the steps that exist."""

@@ -64,7 +64,7 @@ class DiffusionQL(CandidateChoice):
     """
 
     at_least = OfflineAlgorithm.at_least | {"eta": 0, "num_diffusion_steps": 2}
-    sizes = (*OfflineAlgorithm.sizes, "hidden_dims", "num_diffusion_steps")
+    fixed_options = (*OfflineAlgorithm.fixed_options, "hidden_dims", "num_diffusion_steps")
 
     def __init__(
         self,
@@ -129,10 +129,6 @@ class DiffusionQL(CandidateChoice):
         time = noise.integers(1, self.actor.sde.num_steps + 1, rows)
         action, new_action = noise.normal(rows, width), noise.normal(chain, rows, width, rows=1)
         return DiffusionQLNoise(next_action, time, action, new_action, noise.shared_integer(2))
-
-    def gradient_step(self, batch: Batch, step: int) -> StepReport:
-        """Take one gradient step of the critics, then of the actor."""
-        return self.step_on(batch, self.draw_noise(step, len(batch.action)))
 
     def step_on(self, batch: Batch, noise: DiffusionQLNoise) -> StepReport:
         """Take one gradient step with given noise."""

@@ -61,7 +61,7 @@ class EfficientDiffusionIQL(CandidateChoice):
         "solver_passes": 1,
     }
     at_most = OfflineAlgorithm.at_most | {"expectile": 1}
-    sizes = (*OfflineAlgorithm.sizes, "num_critics", "hidden_dims", "num_diffusion_steps")
+    fixed_options = (*OfflineAlgorithm.fixed_options, "num_critics", "hidden_dims", "num_diffusion_steps")
 
     def __init__(
         self,
@@ -134,12 +134,8 @@ class EfficientDiffusionIQL(CandidateChoice):
         noise = self.row_noise(step)
         return noise.integers(1, self.hparams["num_diffusion_steps"] + 1, rows), noise.normal(rows, self.action_dim)
 
-    def gradient_step(self, batch: Batch, step: int) -> StepReport:
+    def step_on(self, batch: Batch, noise: tuple[Tensor, Tensor]) -> StepReport:
         """Take one gradient step of the value function, of the actor and of the critics."""
-        return self._take(batch, *self.draw_noise(step, len(batch.action)))
-
-    def _take(self, batch: Batch, time: Tensor, noise: Tensor) -> StepReport:
-        """Take one gradient step with given diffusion times and noise."""
         h: Any = self.hparams
         observation, following = self.normalizer(batch.observation), self.normalizer(batch.next_observation)
         with torch.no_grad():
@@ -148,7 +144,7 @@ class EfficientDiffusionIQL(CandidateChoice):
         self.update("value", regression)
         value, next_value = self._values(self.value, observation, following)
         advantage = target_q - value
-        matching, guide = self._actor_losses(self.actor, observation, batch.action, time, noise, advantage)
+        matching, guide = self._actor_losses(self.actor, observation, batch.action, *noise, advantage)
         self.update("actor", h.diffusion_coef * matching + h.guide_coef * guide)
         target = td_target(batch.reward, batch.terminated, batch.steps, next_value, h.discount)
         loss, q = self._critic_loss(self.critic, observation, batch.action, target)

@@ -96,8 +96,8 @@ class EntropyDiffusionPolicy(CandidateChoice):
         seed: Seed of all noise in training and of candidate choice in prediction.
     """
 
-    sizes = (
-        *(*OfflineAlgorithm.sizes, "hidden_dims", "num_critics", "critic_norm"),
+    fixed_options = (
+        *(*OfflineAlgorithm.fixed_options, "hidden_dims", "num_critics", "critic_norm"),
         *("num_diffusion_steps", "schedule", "clip_start", "reverse_variance"),
     )
     heeds_cloned_rows = True
@@ -218,10 +218,6 @@ class EntropyDiffusionPolicy(CandidateChoice):
         """Return the actor loss of this rank's batch, its terms weighed against magnitudes over the global batch."""
         value_scale, entropy_scale = self.mean_over_ranks(torch.stack([terms.value_scale, terms.entropy_scale]))
         return actor_loss(terms, value_scale, entropy_scale, self.eta)
-
-    def gradient_step(self, batch: Batch, step: int) -> StepReport:
-        """Take one gradient step of the critics, then of the actor."""
-        return self.step_on(batch, self.draw_noise(step, len(batch.action)))
 
     def draw_noise(self, step: int, rows: int) -> StepNoise:
         """Return the noise of this rank's rows."""

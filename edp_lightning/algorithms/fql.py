@@ -56,7 +56,7 @@ class FQL(OfflineAlgorithm):
     """
 
     at_least = OfflineAlgorithm.at_least | {"num_flow_steps": 1, "alpha": 0, "lr": 0}
-    sizes = (*OfflineAlgorithm.sizes, "hidden_dims")
+    fixed_options = (*OfflineAlgorithm.fixed_options, "hidden_dims", "critic_layer_norm", "actor_layer_norm")
 
     def __init__(
         self,
@@ -106,10 +106,6 @@ class FQL(OfflineAlgorithm):
         """Return the random numbers of a gradient step on ``rows`` rows."""
         noise, width = self.row_noise(step), self.action_dim
         return FQLNoise(noise.normal(rows, width), noise.normal(rows, width), noise.uniform(rows, 1), noise.normal(rows, width))
-
-    def gradient_step(self, batch: Batch, step: int) -> StepReport:
-        """Take one gradient step of critics, flow and policy."""
-        return self.step_on(batch, self.draw_noise(step, len(batch.action)))
 
     def step_on(self, batch: Batch, noise: FQLNoise) -> StepReport:
         """Take one gradient step with given random numbers: all losses see the weights before it."""

@@ -74,9 +74,9 @@ class IDQL(CandidateChoice):
         **dict.fromkeys(("time_features", "num_diffusion_steps"), 2),
     }
     at_most = OfflineAlgorithm.at_most | {"expectile": 1, "actor_dropout": 0.99}
-    sizes = (
-        *(*OfflineAlgorithm.sizes, "num_critics", "hidden_dims", "width", "num_blocks", "time_features", "time_hidden_dims"),
-        *("num_diffusion_steps", "activation", "value_input_norm"),
+    fixed_options = (
+        *(*OfflineAlgorithm.fixed_options, "num_critics", "hidden_dims", "width", "num_blocks"),
+        *("time_features", "time_hidden_dims", "num_diffusion_steps", "activation", "value_input_norm"),
     )
 
     def __init__(
@@ -153,10 +153,6 @@ class IDQL(CandidateChoice):
         noise = self.row_noise(step)
         time, action = noise.integers(1, h.num_diffusion_steps + 1, rows), noise.normal(rows, self.action_dim)
         return IDQLNoise(time, action, noise.dropout(rows, [h.width] * h.num_blocks, h.actor_dropout))
-
-    def gradient_step(self, batch: Batch, step: int) -> StepReport:
-        """Take one gradient step of actor, value function and critics."""
-        return self.step_on(batch, self.draw_noise(step, len(batch.action)))
 
     def step_on(self, batch: Batch, noise: IDQLNoise) -> StepReport:
         """Take one gradient step with given noise."""

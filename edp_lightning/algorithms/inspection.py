@@ -45,13 +45,13 @@ class TunableEntropy:
         initial: Coefficient at the start of training.
         default_target: Returns the target in nats when none is given; once the networks are built.
         use_coefficient: Takes a function from normalised observations (states, observation_dim) to coefficients (states,),
-            which from then on is used instead of the scalar.
+            which from then on is used instead of the scalar; the scalar again with None.
     """
 
     log_coef: Tensor
     initial: float
     default_target: Callable[[], float]
-    use_coefficient: Callable[[Callable[[Tensor], Tensor]], None]
+    use_coefficient: Callable[[Callable[[Tensor], Tensor] | None], None]
 
 
 class Follower(NamedTuple):

@@ -55,7 +55,7 @@ class IQL(OfflineAlgorithm):
         "num_critics": 1,
     }
     at_most = OfflineAlgorithm.at_most | {"expectile": 1, "actor_dropout": 0.99}
-    sizes = (*OfflineAlgorithm.sizes, "num_critics", "hidden_dims")
+    fixed_options = (*OfflineAlgorithm.fixed_options, "num_critics", "hidden_dims", "policy")
 
     def __init__(
         self,
@@ -121,10 +121,6 @@ class IQL(OfflineAlgorithm):
         """Return the actor's dropout factors of a gradient step."""
         h: Any = self.hparams
         return self.row_noise(step).dropout(rows, h.hidden_dims, h.actor_dropout)
-
-    def gradient_step(self, batch: Batch, step: int) -> StepReport:
-        """Take one gradient step of the value function, of the actor and of the critics."""
-        return self.step_on(batch, self.draw_noise(step, len(batch.action)))
 
     def step_on(self, batch: Batch, noise: list[Tensor]) -> StepReport:
         """Take one gradient step with given dropout factors."""

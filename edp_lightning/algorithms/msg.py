@@ -62,7 +62,7 @@ class MSG(OfflineAlgorithm):
     """
 
     at_least = OfflineAlgorithm.at_least | dict.fromkeys(("lcb_coef", "behavior_coef", "bc_steps", "temperature_lr"), 0)
-    sizes = (*OfflineAlgorithm.sizes, "num_critics", "critics_per_member", "hidden_dims")
+    fixed_options = (*OfflineAlgorithm.fixed_options, "num_critics", "critics_per_member", "hidden_dims")
 
     def __init__(
         self,

@@ -29,9 +29,10 @@ from edp_lightning.algorithms.recorded_step import RecordedStep, StepOutputs, wh
 from edp_lightning.data.transitions import Batch
 from edp_lightning.errors import UserError
 from edp_lightning.networks.scaling import ActionScaler, ObservationNormalizer
+from edp_lightning.option_bounds import check_bounds
 from edp_lightning.policies.acting import ActionChooser
 from edp_lightning.runs.checkpoint_io import FORMAT_KEY, FORMAT_VERSION
-from edp_lightning.runs.compatibility import agreed_width, changed_options, check_checkpoint, check_trainer
+from edp_lightning.runs.compatibility import WIDTHS, agreed_width, changed_options, check_checkpoint, check_trainer
 from edp_lightning.runs.plain import make_plain
 from edp_lightning.runs.rng import stream_seed
 
@@ -44,10 +45,11 @@ R = TypeVar("R")
 class OfflineAlgorithm(L.LightningModule, ABC):
     """Base of all algorithms: owns the counting of gradient steps, noise, logging, scales and refusals.
 
-    A subclass writes :meth:`build` (networks), :meth:`learners` (their optimizers), :meth:`gradient_step` (the losses of one
-    step, through :meth:`update`) and :meth:`choose` (an action). Where it has them it also tells which networks follow
-    others (:meth:`target_networks`, :meth:`ema_networks`), what its critics say (:attr:`critics`) and whether its entropy can
-    be tuned (:attr:`tunable_entropy`); the callbacks ask for these. One batch is one gradient step of every learner.
+    A subclass writes :meth:`build` (networks), :meth:`learners` (their optimizers), :meth:`draw_noise` and :meth:`step_on` (the
+    losses of one step, through :meth:`update`; or :meth:`gradient_step` instead) and :meth:`choose` (an action). Where it has
+    them it also tells which networks follow others (:meth:`target_networks`, :meth:`ema_networks`), what its critics say
+    (:attr:`critics`) and whether its entropy can be tuned (:attr:`tunable_entropy`); the callbacks ask for these. One batch is
+    one gradient step of every learner.
 
     Args:
         observation_dim: Width of an observation; taken from the dataset when not given.
@@ -70,7 +72,7 @@ class OfflineAlgorithm(L.LightningModule, ABC):
     at_most: ClassVar[dict[str, float]] = {"discount": 1}
     """Option -> largest value."""
 
-    sizes: ClassVar[tuple[str, ...]] = ("observation_dim", "action_dim")
+    fixed_options: ClassVar[tuple[str, ...]] = WIDTHS
     """Options that must be those of a checkpoint that is gone on from or judged: its weights mean something else otherwise."""
 
     necessary_callbacks: ClassVar[tuple[str, ...]] = ("edp_lightning.callbacks.TargetNetworkUpdate",)
@@ -104,6 +106,7 @@ class OfflineAlgorithm(L.LightningModule, ABC):
         super().__init__()
         self.save_hyperparameters()  # those of the subclass
         make_plain(self.hparams)
+        check_bounds("model", self.hparams, self)
         if gradient_clip_val is not None and gradient_clip_val <= 0:
             raise UserError(
                 f"model.gradient_clip_val bounds gradients and must be above 0, or null for no bound; got {gradient_clip_val}"
@@ -130,21 +133,24 @@ class OfflineAlgorithm(L.LightningModule, ABC):
     def learners(self) -> dict[str, Learner]:
         """Return how each trained submodule is trained, by its name. The first one must be updated in every step."""
 
-    @abstractmethod
-    def gradient_step(self, batch: Batch, step: int) -> StepReport | None:
-        """Take gradient step ``step`` (counted from 0) on this rank's batch: one :meth:`update` per learner."""
-
     def draw_noise(self, step: int, rows: int) -> Any:
         """Return all random numbers of a gradient step on ``rows`` rows, for :meth:`step_on`: nested tuples of tensors."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} needs draw_noise and step_on, or a gradient_step of its own")
 
     def step_on(self, batch: Batch, noise: Any) -> StepReport | None:
-        """Take a gradient step with given random numbers: :meth:`gradient_step` for algorithms that draw theirs up front.
+        """Take one gradient step on this rank's batch with given random numbers: one :meth:`update` per learner.
 
-        An algorithm that has this and :meth:`draw_noise` can be recorded as a CUDA graph: it must not wait for the device,
-        and keep its state in tensors that it changes in place.
+        It can be recorded as a CUDA graph: it must not wait for the device, and keep its state in tensors that it changes in
+        place.
         """
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} needs draw_noise and step_on, or a gradient_step of its own")
+
+    def gradient_step(self, batch: Batch, step: int) -> StepReport | None:
+        """Take gradient step ``step`` (counted from 0) on this rank's batch.
+
+        An algorithm whose steps differ by more than their random numbers replaces this; it is then never recorded.
+        """
+        return self.step_on(batch, self.draw_noise(step, len(batch.action)))
 
     @abstractmethod
     def choose(self, observation: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
@@ -221,7 +227,7 @@ class OfflineAlgorithm(L.LightningModule, ABC):
         if hasattr(self, "normalizer"):
             return
         data = None if self._trainer is None else getattr(self.trainer, "datamodule", None)
-        for name in ("observation_dim", "action_dim"):
+        for name in WIDTHS:
             self.hparams[name] = agreed_width(name, self.hparams[name], getattr(data, name, None), getattr(data, "dataset", ""))
             setattr(self, name, self.hparams[name])
         self.root_device = self.device if self._trainer is None else self.trainer.strategy.root_device
@@ -335,15 +341,16 @@ class OfflineAlgorithm(L.LightningModule, ABC):
         self._optimizers_now = dict(zip(self._learners, raw if recorded else [counted[0], *raw[1:]], strict=True))
         for name, learner in self._learners.items():
             set_learning_rate(self._optimizers_now[name], learner.rate(step, self.trainer.max_steps))
-        log_now = (step + 1) % self.trainer.log_every_n_steps == 0  # type: ignore[attr-defined]
+        period = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
+        logged = [name for name, learner in self._learners.items() if learner.has_last_turn(step, period)]
         if recorded is not None:
             outputs = recorded.step(counted[0].step, batch, self.draw_noise(step, len(batch.action)))
         else:
             report = self._take_step(lambda: self.gradient_step(batch, step))
             entropy = None if report.entropy is None else report.entropy.detach()
-            outputs = StepOutputs(self._watched, self._norms, report.metrics() if log_now else {}, report.q, entropy)
-        if log_now:
-            self._log_step(outputs.watched | outputs.metrics, step)
+            outputs = StepOutputs(self._watched, self._norms, report.metrics() if logged else {}, report.q, entropy)
+        if logged:
+            self._log_step(self._numbers_of(logged, outputs.watched | outputs.metrics), step)
         return {"entropy": outputs.entropy, "watched": outputs.watched, "gradient_norms": outputs.norms, "q": outputs.q}
 
     def _take_step(self, take: Callable[[], StepReport | None]) -> StepReport:
@@ -366,7 +373,7 @@ class OfflineAlgorithm(L.LightningModule, ABC):
 
     def why_not_recorded(self, optimizers: list[Any]) -> str:
         """Return why gradient steps are not recorded as a CUDA graph, or an empty string if they are."""
-        recordable = type(self).step_on is not OfflineAlgorithm.step_on
+        recordable = type(self).gradient_step is OfflineAlgorithm.gradient_step
         return why_not_recorded(self.compiled, recordable, self.trainer.world_size, optimizers, self.device)
 
     def _step_on(self, batch: Batch, noise: Any) -> StepOutputs:
@@ -396,6 +403,12 @@ class OfflineAlgorithm(L.LightningModule, ABC):
             self._norms[name] = torch.zeros(count, device=self.device)
         self._watched = {f"{name}/{what}": self._watched[f"{name}/{what}"] for name in self._learners for what in _WATCHED}
         self._norms = {name: self._norms[name] for name in self._learners}
+
+    def _numbers_of(self, learners: Sequence[str], numbers: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Return what is said about some learners; what is about none of them counts as the first one's, which never rests."""
+        first = next(iter(self._learners))
+        about = {name: prefix if (prefix := name.partition("/")[0]) in self._learners else first for name in numbers}
+        return {name: value for name, value in numbers.items() if about[name] in learners}
 
     def _log_step(self, values: dict[str, Tensor], step: int) -> None:
         reduced = self.mean_over_ranks(torch.stack(list(values.values())))
@@ -454,11 +467,11 @@ class OfflineAlgorithm(L.LightningModule, ABC):
         checkpoint["algorithm"] = f"{type(self).__module__}.{type(self).__qualname__}"
 
     def on_load_checkpoint(self, checkpoint: Mapping[str, Any]) -> None:
-        """Refuse a checkpoint of another algorithm, or one whose sizes differ from this model's, with their numbers."""
+        """Refuse a checkpoint of another algorithm, or one trained with other ``fixed_options``, with both values."""
         theirs = str(checkpoint.get("algorithm", "")).rpartition(".")[2]
         if theirs not in ("", type(self).__name__):
             raise UserError(f"the checkpoint is one of {theirs}, not of {type(self).__name__}: use its config, or another file")
-        check_checkpoint(checkpoint.get("hyper_parameters", {}), self.hparams, self.sizes)
+        check_checkpoint(checkpoint.get("hyper_parameters", {}), self.hparams, self.fixed_options)
         self._scales_known = True
         self._tell_changes(checkpoint)
 

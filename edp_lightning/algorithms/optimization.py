@@ -61,12 +61,22 @@ class Learner:
         schedule: What becomes of it over the run.
         warmup_steps: Gradient steps over which it rises linearly from 0.
         optimizer: Maps parameters and learning rate to the optimizer.
+        every: Gradient steps from one of its updates to the next; the first is in step 0.
     """
 
     lr: float
     schedule: LRSchedule = "constant"
     warmup_steps: int = 0
     optimizer: Callable[[Iterable[nn.Parameter], float], torch.optim.Optimizer] = fused_adam
+    every: int = 1
+
+    def has_turn(self, step: int) -> bool:
+        """Return whether gradient step ``step`` (counted from 0) updates it."""
+        return step % self.every == 0
+
+    def has_last_turn(self, step: int, period: int) -> bool:
+        """Return whether it has its last turn among ``period`` steps, that is when its numbers are logged, in ``step``."""
+        return self.has_turn(step) and step % period + self.every >= period
 
     def create(self, network: nn.Module) -> torch.optim.Optimizer:
         """Return the optimizer of a network."""

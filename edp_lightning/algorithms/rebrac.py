@@ -46,7 +46,7 @@ class ReBRAC(OfflineAlgorithm):
         **dict.fromkeys(("actor_bc_coef", "critic_bc_coef", "policy_noise", "noise_clip"), 0),
         "actor_every": 1,
     }
-    sizes = (*OfflineAlgorithm.sizes, "hidden_dims")
+    fixed_options = (*OfflineAlgorithm.fixed_options, "hidden_dims", "critic_layer_norm", "actor_layer_norm")
 
     def __init__(
         self,
@@ -93,7 +93,8 @@ class ReBRAC(OfflineAlgorithm):
 
     def learners(self) -> dict[str, Learner]:
         """Return critics and actor."""
-        return {"critic": Learner(self.hparams["critic_lr"]), "actor": Learner(self.hparams["actor_lr"])}
+        every = self.hparams["actor_every"]
+        return {"critic": Learner(self.hparams["critic_lr"]), "actor": Learner(self.hparams["actor_lr"], every=every)}
 
     def target_networks(self) -> Sequence[Follower]:
         """Return the targets of critics and actor, which move when the actor does."""

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map, tree_map_only
 
 from edp_lightning.algorithms.adam import PortableAdam
+from edp_lightning.errors import UserError
 
 WARM_UP = 3
 """Steps before the recording: compilation, libraries' workspaces and Adam's moments must be there."""
@@ -75,7 +76,11 @@ class RecordedStep:
             self._inputs = tree_map_only(Tensor, torch.clone, inputs)
             return
         into, found = ([leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)] for tree in (self._inputs, inputs))
-        assert [a.shape for a in into] == [b.shape for b in found], "batches of a run have one size"
+        if [a.shape for a in into] != [b.shape for b in found]:
+            raise UserError(
+                "a batch has another size than those before it, which a recorded gradient step cannot take: give the loader "
+                "drop_last=True, or set model.compile false"
+            )
         torch._foreach_copy_(into, found)
 
     def _run(self) -> None:
@@ -126,7 +131,7 @@ def why_not_recorded(compiled: bool, recordable: bool, ranks: int, optimizers: S
 
     Args:
         compiled: The option ``model.compile``.
-        recordable: Whether the algorithm draws its noise apart from the step.
+        recordable: Whether the algorithm has no ``gradient_step`` of its own.
         ranks: Number of ranks.
         optimizers: Those that a step uses.
         device: Where it runs.
@@ -138,7 +143,7 @@ def why_not_recorded(compiled: bool, recordable: bool, ranks: int, optimizers: S
     if ranks > 1:
         return "several ranks are not measured with one"
     if not recordable:
-        return "the algorithm draws random numbers inside its step"
+        return "the algorithm has a gradient_step of its own"
     if not all(isinstance(optimizer, PortableAdam) for optimizer in optimizers):
         return "an optimizer is not this package's Adam"
     return ""

@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 REWARD_NOISE = 0.03
 SECOND_STEP_STD = 0.04
 UNIFORM_SHARE = 34 / 500
+HORIZON = 2
+"""Steps of an episode."""
 
 
 def reward_mean(state: NDArray[np.float64] | float) -> Any:
@@ -45,7 +47,7 @@ class TwoStepEnv(gym.Env[NDArray[np.float64], NDArray[np.float32]]):
         self._state = float(np.clip(self._state + float(action[0]), -1.0, 1.0))
         self._time += 1
         reward = float(reward_mean(self._state)) + REWARD_NOISE * float(self.np_random.normal())
-        return np.array([self._state]), reward, self._time >= 2, False, {}
+        return np.array([self._state]), reward, self._time >= HORIZON, False, {}
 
 
 def behavior_action(state: float, time: int, index: int, rng: np.random.Generator) -> float:

@@ -21,11 +21,16 @@ from edp_lightning.algorithms.offline_algorithm import OfflineAlgorithm
 from edp_lightning.algorithms.registry import DEFAULT, algorithm_name
 from edp_lightning.callbacks.forced import forced_beside
 from edp_lightning.callbacks.job_timer import JobTimer
+from edp_lightning.command_line.config_checks import (
+    check_evaluation_period,
+    check_root_folder,
+    check_section,
+    constructor_refused,
+)
 from edp_lightning.data.datamodule import OfflineDataModule
 from edp_lightning.errors import UserError
 from edp_lightning.runs.checkpoint_io import AtomicCheckpointIO, read_checkpoint
 from edp_lightning.runs.compatibility import changed_options, check_strategy, check_trainer
-from edp_lightning.runs.config_checks import check_evaluation_period, check_root_folder, check_section, constructor_refused
 from edp_lightning.runs.launchers import current_launch
 from edp_lightning.runs.loggers import continue_csv, loggers_of_run, remember_identities, told_by_service
 from edp_lightning.runs.run_folder import (

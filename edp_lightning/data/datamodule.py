@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
 import lightning as L
 import numpy as np
@@ -30,6 +30,7 @@ from edp_lightning.data.tables.table import TransitionTable
 from edp_lightning.data.trajectories import Trajectories, check_single_steps
 from edp_lightning.data.transitions import AnyBatch, Batch, Episode, SuccessorBatch, Terminals, WindowBatch
 from edp_lightning.errors import UserError
+from edp_lightning.option_bounds import check_bounds
 from edp_lightning.runs.cache_folder import cache_folder
 from edp_lightning.runs.plain import make_plain
 
@@ -90,6 +91,13 @@ class OfflineDataModule(L.LightningDataModule):
         seed: Seed of the batches; the command line links it to ``seed_everything``.
     """
 
+    at_least: ClassVar[dict[str, float]] = {
+        **dict.fromkeys(("batch_size", "steps_per_epoch", "n_step", "action_chunk", "max_episode_steps"), 1),
+        **dict.fromkeys(("collect_steps", "collect_workers"), 1),
+        "action_clip_eps": 0,
+    }
+    at_most: ClassVar[dict[str, float]] = {"action_clip_eps": 0.5}
+
     def __init__(
         self,
         dataset: str,
@@ -125,12 +133,7 @@ class OfflineDataModule(L.LightningDataModule):
         super().__init__()
         self.save_hyperparameters()
         make_plain(self.hparams)
-        counts = {"batch_size": batch_size, "steps_per_epoch": steps_per_epoch, "n_step": n_step, "action_chunk": action_chunk}
-        if max_episode_steps is not None:
-            counts["max_episode_steps"] = max_episode_steps
-        for name, value in counts.items():
-            if value < 1:
-                raise UserError(f"data.{name} must be at least 1; got {value}")
+        check_bounds("data", self.hparams, self)
         if n_step < action_chunk:
             raise UserError(
                 f"data.n_step ({n_step}) must be at least data.action_chunk ({action_chunk}), which runs unobserved"

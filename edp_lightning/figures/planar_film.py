@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from edp_lightning.algorithms.offline_algorithm import OfflineAlgorithm
-from edp_lightning.collect.toy import TwoStepEnv, reward_mean
+from edp_lightning.collect.toy import HORIZON, TwoStepEnv, reward_mean
 from edp_lightning.environments.recipe import EvaluationEnvironment
 from edp_lightning.environments.workers import LocalEnvironments
 from edp_lightning.evaluation.rollout import EpisodeResult, rollout
@@ -79,21 +79,22 @@ class Watched:
         """Choose one action for one observation (1, observation_dim)."""
         before = [generator.get_state() for generator in generators]
         action = self._algorithm.act(observation, generators, episodes, rewards)
-        if self._algorithm.chooser is None:
+        if self._algorithm.chooser is not None:
+            self._ask_again(observation, before)
+        if self._shared.candidates is None or self._shared.scores is None:  # nothing was chosen: there was one action
             candidates, scores = self._draws(observation), None
         else:
-            candidates, scores = self._asked_again(observation, before)
+            candidates = self._algorithm.action_scaler(self._shared.candidates[0])
+            scores = self._shared.scores[0].numpy()
         self.considered.append(Considered(action[0].numpy(), candidates.numpy(), scores))
         return action
 
-    def _asked_again(self, observation: Tensor, states: Sequence[Tensor]) -> tuple[Tensor, Floats | None]:
-        """Return the candidates of the decision that random streams in these states lead to, and their values."""
+    def _ask_again(self, observation: Tensor, states: Sequence[Tensor]) -> None:
+        """Make the decision that random streams in these states lead to once more, and keep its candidates and their values."""
         again = [torch.Generator().set_state(state) for state in states]
         own, self._algorithm.chooser = self._algorithm.chooser, self._shared
         self._algorithm.act(observation, again)
         self._algorithm.chooser = own
-        assert self._shared.candidates is not None and self._shared.scores is not None
-        return self._algorithm.action_scaler(self._shared.candidates[0]), self._shared.scores[0].numpy()
 
     @torch.no_grad()
     def _draws(self, observation: Tensor) -> Tensor:
@@ -147,7 +148,8 @@ def planar_film(environment: EvaluationEnvironment, algorithm: OfflineAlgorithm,
         maze = None if on_line else maze_of(environment)
         if maze is None and not on_line:
             return None
-        drawing = _Line() if maze is None else _Maze(*maze, chunk=environment.action_chunk)
+        chunk = environment.action_chunk
+        drawing = _Line(chunk) if maze is None else _Maze(*maze, chunk=chunk)
         places: list[Floats] = []
         policy = Watched(algorithm)
         (result,) = rollout(LocalEnvironments([_Followed(env, places)]), policy, [seed])
@@ -234,8 +236,9 @@ class _Maze(_Drawing):
 class _Line(_Drawing):
     """The two-step task: its state over the steps, with the reward along the axis of states."""
 
-    def __init__(self) -> None:
+    def __init__(self, chunk: int) -> None:
         super().__init__()
+        self._chunk = chunk
         grid = np.linspace(-1, 1, 201)
         self.ax.fill_betweenx(grid, 2.2, 2.2 + 0.5 * reward_mean(grid), color="0.85")
         self.ax.set(
@@ -244,9 +247,12 @@ class _Line(_Drawing):
 
     def way(self, places: Sequence[Floats]) -> Floats:
         """Return steps and states."""
-        return np.stack([np.arange(len(places)), np.concatenate(places)], axis=1)
+        steps = np.minimum(self._chunk * np.arange(len(places)), HORIZON)
+        return np.stack([steps, np.concatenate(places)], axis=1)
 
     def ends(self, here: Floats, actions: Floats) -> Floats:
-        """Return the states that actions lead to."""
-        states = np.clip(here[1] + actions[:, 0], -1.0, 1.0)
-        return np.stack([np.full(len(states), here[0] + 1), states], axis=1)
+        """Return the states that actions lead to; a chunk of them, one after the other."""
+        states = np.full(len(actions), here[1])
+        for action in actions.T:
+            states = np.clip(states + action, -1.0, 1.0)
+        return np.stack([np.full(len(states), here[0] + actions.shape[1]), states], axis=1)

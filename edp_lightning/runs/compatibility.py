@@ -79,6 +79,10 @@ def _unsupported(strategy: str) -> UserError:
     )
 
 
+WIDTHS = ("observation_dim", "action_dim")
+"""Options that are taken from the dataset when not given."""
+
+
 def agreed_width(name: str, wanted: int | None, offered: int | None, dataset: str) -> int:
     """Return the width of observations or actions on which model and dataset agree.
 
@@ -104,7 +108,7 @@ def agreed_width(name: str, wanted: int | None, offered: int | None, dataset: st
 
 
 def check_checkpoint(saved: Mapping[str, Any], present: Mapping[str, Any], names: tuple[str, ...]) -> None:
-    """Refuse a checkpoint whose sizes differ from this model's.
+    """Refuse a checkpoint whose weights mean something else in this model.
 
     Args:
         saved: Hyperparameters in the checkpoint.
@@ -112,10 +116,11 @@ def check_checkpoint(saved: Mapping[str, Any], present: Mapping[str, Any], names
         names: Which of them must be equal.
 
     Raises:
-        UserError: With both numbers.
+        UserError: With both values.
     """
     for name in names:
-        if name in saved and present[name] is not None and saved[name] != present[name]:
+        inferred = present[name] is None and name in WIDTHS
+        if name in saved and not inferred and saved[name] != present[name]:
             raise UserError(
                 f"the checkpoint has {name} {saved[name]} but this run has {present[name]}: it belongs to another config or "
                 "dataset; train a new model or pass the config saved beside the checkpoint"

@@ -6,13 +6,14 @@ import re
 import threading
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import lightning as L
 import pytest
 import torch
 from lightning.pytorch.loggers import TensorBoardLogger
 
+from edp_lightning.algorithms.offline_algorithm import OfflineAlgorithm
 from edp_lightning.collect import collect
 from edp_lightning.command_line.offline_cli import FORCED_CALLBACKS
 from edp_lightning.data.datamodule import OfflineDataModule
@@ -304,20 +305,31 @@ def test_numbers_that_are_not_finite_stop_the_run_with_their_name(name, fit, tmp
 
 @EVERY
 def test_options_that_size_networks_are_compared_with_a_checkpoints(name):
-    """Two sizes of each: where the weights have other shapes, a checkpoint is refused by the option's name."""
+    """Where another value gives weights of other names or shapes, a checkpoint is refused by the option's name."""
     small = tiny(name)
     shapes = {key: value.shape for key, value in small.state_dict().items()}
-    for option in sorted(options_of(ALGORITHMS[name])):
-        value = small.hparams.get(option)
-        if isinstance(value, bool) or not isinstance(value, (int, list)) or option in ("observation_dim", "action_dim", "seed"):
-            continue
-        other = [2 * entry for entry in value] if isinstance(value, list) else 2 * value
-        try:
-            changed = tiny(name, **{option: other})
-        except UserError:
-            continue
-        if {key: tensor.shape for key, tensor in changed.state_dict().items()} != shapes:
-            assert option in ALGORITHMS[name].sizes, option
+    classes = [c for c in ALGORITHMS[name].__mro__ if issubclass(c, OfflineAlgorithm)]
+    hints = {option: hint for c in classes for option, hint in get_type_hints(c.__init__).items()}
+    for option in sorted(hints.keys() - {"return", "kwargs", "observation_dim", "action_dim", "seed"}):
+        for other in other_values(small.hparams.get(option), hints[option]):
+            try:
+                changed = tiny(name, **{option: other})
+            except (UserError, TypeError):  # a value that is none
+                continue
+            if {key: tensor.shape for key, tensor in changed.state_dict().items()} != shapes:
+                assert option in ALGORITHMS[name].fixed_options, option
+
+
+def other_values(value: Any, hint: Any) -> list[Any]:
+    """Return values of an option beside the one it has: the double of numbers, all of a choice, and something for null."""
+    if isinstance(value, bool):
+        return [not value]
+    if isinstance(value, list):
+        return [[2 * entry for entry in value]]
+    if value is None:
+        return [1, 0.5]
+    choices = [choice for part in (hint, *get_args(hint)) if get_origin(part) is Literal for choice in get_args(part)]
+    return choices or ([2 * value] if isinstance(value, (int, float)) else [])
 
 
 @EVERY

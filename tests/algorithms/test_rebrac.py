@@ -1,6 +1,7 @@
 """ReBRAC against an independent calculation, its delayed actor, and the data's next actions."""
 
 import copy
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -70,6 +71,20 @@ def test_the_actor_rests_every_other_step_and_so_do_the_targets():
             len(list(module.actor.parameters())),
         ]
     assert followed == [[True] * 4, [False, False, False, True]] * 2
+
+
+def test_what_the_actor_did_is_logged_though_it_rests_when_the_critics_are_logged():
+    """With an even period all log steps are the actor's rests; its last step before them is logged instead."""
+    module, batch = built(ReBRAC, **SMALL), successors()
+    steps, logged = BareSteps(module), {}
+    steps.trainer.log_every_n_steps = 4
+    steps.trainer.loggers = [SimpleNamespace(log_metrics=lambda numbers, step: logged.update({step: numbers}))]
+    module.log_dict = lambda *args, **kwargs: None
+    outputs = [steps.step(batch) for _ in range(8)]
+    assert list(logged) == [2, 3, 6, 7]
+    assert set(logged[2]) == {"actor/loss", "actor/gradient_norm", "actor/bc_loss", "actor/value"}
+    assert set(logged[3]) == {"critic/loss", "critic/gradient_norm", "critic/q_mean", "critic/target"}
+    assert logged[6]["actor/loss"] == outputs[6]["watched"]["actor/loss"].item() != 0
 
 
 def test_initial_weights_are_those_of_the_reference():

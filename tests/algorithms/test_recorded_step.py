@@ -11,6 +11,9 @@ from edp_lightning.algorithms.entropy_diffusion import EntropyDiffusionPolicy
 from edp_lightning.algorithms.offline_algorithm import OfflineAlgorithm
 from edp_lightning.algorithms.recorded_step import RecordedStep, StepOutputs, why_not_recorded
 from edp_lightning.data.transitions import Batch
+from edp_lightning.errors import UserError
+from tests.algorithms.bare import BareSteps, built
+from tests.algorithms.tiny import ALGORITHMS, batch_for, tiny_options
 from tests.probes import CrashError
 from tests.test_resume import SETTINGS, assert_same_run
 
@@ -92,6 +95,46 @@ def test_what_is_recorded_draws_nothing_and_waits_for_nothing(recorded):
     assert not {"randn", "rand", "randint", "normal_", "uniform_", "random_"} & set(operators.counts)
 
 
+RECORDABLE = [name for name in ALGORITHMS if ALGORITHMS[name].gradient_step is OfflineAlgorithm.gradient_step]
+
+
+@pytest.mark.parametrize("name", RECORDABLE)
+def test_every_step_that_is_recorded_draws_nothing_and_waits_for_nothing(name):
+    module = built(ALGORITHMS[name], **tiny_options(name))
+    steps, data = BareSteps(module), batch_for(module)
+    steps.step(data)
+    noise = module.draw_noise(1, len(data.action))
+    module._optimizers_now = dict(zip(module._learners, steps.optimizers, strict=True))
+    with Operators() as operators:
+        module._step_on(data, noise)
+    assert operators.synchronisations == 0
+    assert not {"randn", "rand", "randint", "normal_", "uniform_", "random_", "bernoulli_"} & set(operators.counts)
+
+
+def test_an_algorithm_with_a_gradient_step_of_its_own_is_not_recorded(recorded):
+    class Mine(EntropyDiffusionPolicy):
+        def gradient_step(self, batch, step):
+            return super().gradient_step(batch, step)
+
+    module, optimizers = recorded
+    module.compiled = True
+    module._trainer.strategy = SimpleNamespace(root_device=GPU)
+    asked = OfflineAlgorithm.why_not_recorded
+    ours = Mine(3, 2, [16], 4)
+    ours._trainer, ours.compiled = module._trainer, True
+    for algorithm in (module, ours):
+        algorithm.__dict__["_device"] = GPU
+    assert asked(module, optimizers) == ""
+    assert asked(ours, optimizers) == "the algorithm has a gradient_step of its own"
+
+
+def test_a_batch_of_another_size_is_refused_in_words():
+    recorded = RecordedStep(lambda inputs: StepOutputs({"loss": inputs.sum()}, {}, {}, None, None), [SimpleNamespace()], CPU)
+    recorded._place((torch.zeros(4),))
+    with pytest.raises(UserError, match="drop_last=True"):
+        recorded._place((torch.zeros(3),))
+
+
 def test_a_recording_that_fails_goes_on_without_after_one_warning(monkeypatch):
     """With a stand-in for the GPU's part of torch, on tensors of the CPU."""
     parameter = torch.nn.Parameter(torch.zeros(2))
@@ -129,7 +172,7 @@ def test_a_recording_that_fails_goes_on_without_after_one_warning(monkeypatch):
         ({"device": CPU}, "not on a GPU"),
         ({"compiled": False}, "model.compile is false"),
         ({"ranks": 2}, "several ranks"),
-        ({"recordable": False}, "random numbers"),
+        ({"recordable": False}, "gradient_step of its own"),
         ({"optimizers": [torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))])]}, "Adam"),
     ],
 )

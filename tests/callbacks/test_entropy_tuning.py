@@ -75,6 +75,15 @@ def test_each_state_gets_its_own_coefficient():
     assert fake.log_entropy_coef.item() == -1
 
 
+@pytest.mark.parametrize("then", [{"enabled": False}, {"enabled": True}])
+def test_a_coefficient_per_state_ends_with_the_training_that_tuned_it(then):
+    fake = module()
+    EntropyCoefficientTuning(enabled=True, mode="state").on_fit_start(None, fake)
+    assert fake.entropy_coef_of_state is not None
+    EntropyCoefficientTuning(**then).on_fit_start(None, fake)
+    assert fake.entropy_coef_of_state is None
+
+
 def test_coefficient_network_starts_equal_on_all_ranks():
     weights = []
     for state in (1, 2):

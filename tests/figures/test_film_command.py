@@ -59,11 +59,16 @@ def test_the_fan_holds_the_candidates_of_the_decision():
     (decision,) = policy.considered
     assert decision.candidates.shape == (7, 2)
     np.testing.assert_allclose(decision.candidates[decision.scores.argmax()], action[0], atol=1e-5)
-    draws = Watched(module_of("FQL", 4, 2))
-    draws.act(torch.ones(1, 4), [torch.Generator()])
-    assert draws.considered[0].candidates.shape == (50, 2)
-    assert len(np.unique(draws.considered[0].candidates, axis=0)) > 20
-    assert draws.considered[0].scores is None
+
+
+@pytest.mark.parametrize(("name", "options"), [("FQL", {}), ("EntropyDiffusionPolicy", {"num_candidates": 1})])
+def test_a_policy_that_chooses_among_nothing_shows_plain_draws(name, options):
+    policy = Watched(module_of(name, 4, 2, **options))
+    for _ in range(2):
+        policy.act(torch.ones(1, 4), [torch.Generator()])
+    assert [decision.candidates.shape for decision in policy.considered] == [(50, 2)] * 2
+    assert len(np.unique(policy.considered[1].candidates, axis=0)) > 20
+    assert policy.considered[1].scores is None
 
 
 def test_a_plan_shows_way_fan_and_choice():
@@ -82,8 +87,11 @@ def test_a_plan_shows_way_fan_and_choice():
     assert not np.array_equal(drawing.frame(places, None, "now"), frame)
     assert not drawing.ax.collections
     assert len(drawing.ends(np.zeros(2), np.zeros((5, 8)))) == 0  # torques are no steps in the plane
-    line = _Line()
+    line = _Line(chunk=1)
     np.testing.assert_allclose(line.ends(np.array([0.0, 0.25]), np.array([[0.5], [1.0]])), [[1, 0.75], [1, 1.0]])
+    both = _Line(chunk=2)
+    np.testing.assert_allclose(both.ends(np.array([0.0, 0.25]), np.array([[0.9, -0.5]])), [[2, 0.5]])  # 1 is the bound
+    np.testing.assert_allclose(both.way([np.array([0.0]), np.array([0.4])]), [[0, 0], [2, 0.4]])
 
 
 def test_an_episode_in_a_maze_is_drawn_from_start_to_end():

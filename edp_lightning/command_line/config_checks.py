@@ -1,28 +1,20 @@
 """Values that types alone let through: null, NaN, and numbers outside their range, refused before anything is built."""
 
-import math
 import re
 import types
-from collections.abc import Iterable, Mapping
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from collections.abc import Mapping
+from typing import Any, ClassVar, Union, get_args, get_origin, get_type_hints
+
+import lightning as L
 
 from edp_lightning.errors import UserError
+from edp_lightning.option_bounds import check_bounds
 
-AT_LEAST: dict[str, float] = {
-    "data.action_clip_eps": 0,
-    "data.collect_steps": 1,
-    "data.collect_workers": 1,
-    "data_report.every_n_steps": 1,
-    "entropy_tuning.lr": 0,
-    "progress_bar.refresh_rate": 0,
-    "target_update.ema_start": 0,
-    "trainer.check_val_every_n_epoch": 1,
-    "trainer.log_every_n_steps": 1,
-}
-"""Option -> smallest value, for a list of each entry; a class may add its own as ``at_least`` and ``at_most``."""
 
-AT_MOST: dict[str, float] = {"data.action_clip_eps": 0.5}
-"""Option -> largest value."""
+class TrainerBounds:
+    """Ranges of the trainer's options, which Lightning does not refuse."""
+
+    at_least: ClassVar[dict[str, float]] = {"check_val_every_n_epoch": 1, "log_every_n_steps": 1}
 
 
 def check_section(section: str, values: Any, constructor: Any) -> None:
@@ -39,19 +31,10 @@ def check_section(section: str, values: Any, constructor: Any) -> None:
     if not isinstance(values, Mapping) and not hasattr(values, "items"):
         raise UserError(f"the section {section} of the config must be a mapping of options; got {values!r}")
     hints = get_type_hints(constructor.__init__)
-    least = AT_LEAST | {f"{section}.{name}": bound for name, bound in getattr(constructor, "at_least", {}).items()}
-    most = AT_MOST | {f"{section}.{name}": bound for name, bound in getattr(constructor, "at_most", {}).items()}
     for name, value in values.items():
-        option = f"{section}.{name}"
         if value is None and name in hints and not _takes_none(hints[name]):
-            raise UserError(f"{option} must have a value; got null")
-        for number in _numbers(value):
-            if not math.isfinite(number):
-                raise UserError(f"{option} must be a finite number; got {number}")
-            if number < least.get(option, number):
-                raise UserError(f"{option} must be at least {least[option]:g}; got {number:g}")
-            if number > most.get(option, number):
-                raise UserError(f"{option} must be at most {most[option]:g}; got {number:g}")
+            raise UserError(f"{section}.{name} must have a value; got null")
+    check_bounds(section, dict(values.items()), TrainerBounds if constructor is L.Trainer else constructor)
 
 
 def check_evaluation_period(trainer: Mapping[str, Any], steps_per_epoch: int) -> None:
@@ -108,8 +91,3 @@ def _takes_none(hint: Any) -> bool:
     if hint is Any or hint is None or hint is type(None):
         return True
     return get_origin(hint) in (Union, types.UnionType) and any(_takes_none(part) for part in get_args(hint))
-
-
-def _numbers(value: Any) -> Iterable[float]:
-    items = value if isinstance(value, (list, tuple)) else [value]
-    return [item for item in items if isinstance(item, (int, float)) and not isinstance(item, bool)]
