@@ -20,6 +20,7 @@ from edp_lightning.export import command
 from edp_lightning.export.check import check, decide, example_of, near_tie, tolerance_of
 from edp_lightning.export.decision import Decision, traced
 from edp_lightning.export.episodes import check_episodes
+from edp_lightning.export.formats import encode
 from edp_lightning.policies.acting import Choice
 from edp_lightning.policies.shared_observation import q_values
 from tests.algorithms.tiny import ALGORITHMS, tiny_options
@@ -56,23 +57,35 @@ def few_decisions(monkeypatch):
     monkeypatch.setattr("edp_lightning.export.check.DECISIONS", 16)
 
 
-@pytest.mark.parametrize("name", ALGORITHMS)
-def test_every_algorithm_is_exported(name):
-    """The form that is traced, on one and on any number of rows, against ``act`` of an untouched copy with its generators."""
-    reference = module_of(name)
-    for dynamic in (False, True):
-        decision = Decision(module_of(name), dynamic)
-        assert bool(decision.memory) == reference.remembers
-        if reference.remembers:
-            found, _ = check_episodes(eager(decision), reference, decision)
-            assert found.decisions > 4 * reference.context_length
-            assert 0 <= found.largest_difference <= 1e-5
-            continue
+def check_export(name: str, dynamic: bool, as_graph: bool) -> None:
+    """Hold what an algorithm is exported as against ``act`` of an untouched copy with its generators."""
+    reference, decision = module_of(name), Decision(module_of(name), dynamic)
+    assert bool(decision.memory) == reference.remembers
+    run = encode("torch", decision, traced(decision)).run if as_graph else eager(decision)
+    if reference.remembers:
+        found, _ = check_episodes(run, reference, decision)
+        assert found.decisions > 4 * reference.context_length
+    else:
         choice = None if decision.chooser is None else decision.chooser.choice
-        found = check(eager(decision), reference, decision.draws, choice, dynamic)
+        found = check(run, reference, decision.draws, choice, dynamic)
         assert found.decisions == 16
-        assert 0 <= found.largest_difference <= 1e-5
+    assert 0 <= found.largest_difference <= 1e-5
     assert (decision.chooser is None) == (reference.chooser is None)
+
+
+@pytest.mark.parametrize("dynamic", [False, True])
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_every_algorithm_decides_as_one_function(name, dynamic):
+    check_export(name, dynamic, as_graph=False)
+
+
+CHAINS = ("DecisionTransformer", "DiffusionQL", "EfficientDiffusionIQL", "EntropyDiffusionPolicy", "IDQL")
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if n in CHAINS else n for n in ALGORITHMS])
+def test_every_algorithm_is_exported(name):
+    """As a graph for any number of rows; long chains take their time to trace."""
+    check_export(name, dynamic=True, as_graph=True)
 
 
 @pytest.fixture(scope="module")
