@@ -195,6 +195,11 @@ def checkpoint_folder(trainer: L.Trainer) -> Path:
     return Path(trainer.default_root_dir).absolute() / "checkpoints"
 
 
+def judged_checkpoint(trainer: L.Trainer) -> str:
+    """Return by which name files of results call the checkpoint that a policy was loaded from."""
+    return Path(trainer.ckpt_path).stem if trainer.ckpt_path else "untrained"
+
+
 def branches_off(trainer: L.Trainer) -> bool:
     """Return whether a training goes on from another run's checkpoint."""
     return trainer.state.fn == "fit" and not lies_in(str(trainer.ckpt_path), trainer.default_root_dir)

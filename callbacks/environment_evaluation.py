@@ -4,32 +4,35 @@ import json
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, ClassVar, NoReturn
 
 import lightning as L
 import torch
 from lightning.pytorch.trainer.states import TrainerFn
 
-from edp_lightning.callbacks.checkpoints import BestCheckpoint, LastCheckpoint, branches_off, checkpoint_folder
-from edp_lightning.callbacks.evaluation_ends import after_failure, agree, end_with, stop, stop_exception, stop_signals, watchers
+from edp_lightning.callbacks.background_evaluation import BackgroundEvaluation, pending_file, pending_step
+from edp_lightning.callbacks.checkpoints import (
+    BestCheckpoint,
+    LastCheckpoint,
+    branches_off,
+    checkpoint_folder,
+    judged_checkpoint,
+)
+from edp_lightning.callbacks.evaluation_checks import check_background, check_data, check_processes
+from edp_lightning.callbacks.evaluation_ends import after_failure, agree, end_with, stop, stop_exception, stop_signals
 from edp_lightning.errors import UserError
-from edp_lightning.evaluation.background import BackgroundRollout, restore_policy
+from edp_lightning.evaluation.background import restore_policy
 from edp_lightning.evaluation.foreground import ForegroundRollout, evaluations_of
 from edp_lightning.evaluation.history import EvaluationHistory
 from edp_lightning.evaluation.results import checkpoint_facts, result_record
 from edp_lightning.evaluation.rollout import EpisodeResult
-from edp_lightning.evaluation.targets import Judgement, games, judge
-from edp_lightning.runs.checkpoint_io import read_checkpoint
-from edp_lightning.runs.processes import check_script_is_guarded
+from edp_lightning.evaluation.targets import Game, Judgement, games, judge
+from edp_lightning.option_bounds import check_bounds
 from edp_lightning.runs.ranks import gather_objects
-from edp_lightning.runs.stop_signals import StopRequested
 
 Listener = Callable[[L.Trainer, L.LightningModule, list[EpisodeResult], int], dict[str, float]]
 """Called on every rank, after each evaluation that succeeded, with the policy that played, the episodes of this rank and the
 gradient steps the policy had taken; returns numbers that are logged with the evaluation's."""
-
-PENDING = "evaluating.ckpt"
-"""Name of the file from which a background evaluation plays; there until its result is known, also across a resume."""
 
 
 class EnvironmentEvaluation(L.Callback):
@@ -60,6 +63,8 @@ class EnvironmentEvaluation(L.Callback):
         background: Evaluate in a process of its own during ``fit``, with one thread; for runs on one device.
     """
 
+    at_least: ClassVar[dict[str, float]] = {"num_episodes": 1, "num_test_episodes": 1, "num_envs": 1, "num_workers": 0}
+
     def __init__(
         self,
         num_episodes: int = 20,
@@ -69,24 +74,17 @@ class EnvironmentEvaluation(L.Callback):
         seed: int = 10_000,
         background: bool = False,
     ) -> None:
-        for name, value in (
-            ("num_episodes", num_episodes),
-            ("num_test_episodes", num_test_episodes),
-            ("num_envs", num_envs),
-        ):
-            if value < 1:
-                raise UserError(f"evaluation.{name} must be at least 1; got {value}")
+        counts = {"num_episodes": num_episodes, "num_test_episodes": num_test_episodes, "num_envs": num_envs}
+        check_bounds("evaluation", counts | {"num_workers": num_workers}, self)
         self.num_episodes = num_episodes
         self.num_test_episodes = num_test_episodes
-        if num_workers is not None and num_workers < 0:
-            raise UserError(f"evaluation.num_workers must be at least 0; got {num_workers}")
         self.num_envs = num_envs
         self.seed = seed
         self.background = background
         self.record = False
         self.listeners: list[Listener] = []
         self._foreground = ForegroundRollout(num_envs, num_workers)
-        self._playing: _Playing | None = None
+        self._beside = BackgroundEvaluation(num_envs)
         self._postponed = False
         self._history = EvaluationHistory()
         self._failures = 0  # in a row
@@ -95,46 +93,29 @@ class EnvironmentEvaluation(L.Callback):
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Refuse a background evaluation where its scores are needed at once, and scripts that its processes would run."""
-        if self.background and trainer.world_size > 1:
-            raise UserError(
-                "evaluation.background is for one device: with several, ranks share out the episodes; set it to false"
-            )
-        for callback in watchers(trainer) if self.background and stage == "fit" else []:
-            raise UserError(
-                f"{type(callback).__name__} watches {callback.monitor} at every evaluation, which one in the background knows "
-                "only later: set evaluation.background to false"
-            )
+        if self.background and stage == "fit":
+            check_background(trainer)
         data: Any = getattr(trainer, "datamodule", None)
-        if not hasattr(data, "environment"):
-            raise UserError(
-                "EnvironmentEvaluation asks the data module for the environment, and this trainer has no OfflineDataModule: "
-                "give it one, or leave the callback out and play load_policy(...) yourself"
-            )
+        check_data(data)
         environment = data.environment
         if stage == "fit" and environment is not None:
             self._foreground.evaluations = evaluations_of(trainer, data.hparams["steps_per_epoch"])
         if environment is not None and (self.background or self._foreground.workers(environment, self.num_episodes)):
-            check_script_is_guarded()
-            if environment.lives_in_a_shell:
-                raise UserError(
-                    "the environment's class was defined in this notebook or shell, where other processes cannot find it: do "
-                    "without them (background false, num_workers 0), or put the class into a module"
-                )
+            check_processes(environment)
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Start the background evaluation again that an interrupted run left, or drop what this run does not know of."""
-        path = _pending(trainer)
-        if not trainer.is_global_zero or not path.exists():
+        step = pending_step(trainer) if trainer.is_global_zero else None
+        if step is None:
             return
-        step = int(read_checkpoint(path)["global_step"])
         if self.background and 0 < step <= trainer.global_step:
             self._start(trainer, step)
         else:
-            path.unlink()
+            pending_file(trainer).unlink()
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *args: Any) -> None:
         """Log the scores of a background evaluation that is done."""
-        if self._playing is not None and self._playing.rollout.ready():
+        if self._beside.ready():
             self._finish(trainer, pl_module)
 
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -142,8 +123,8 @@ class EnvironmentEvaluation(L.Callback):
         if trainer.sanity_checking or trainer.datamodule.environment is None:  # type: ignore[attr-defined]
             return
         self._owed = False
-        if self._playing is not None:
-            stopped = self._wait(trainer)
+        if self._beside.under_way:
+            stopped = self._beside.wait(trainer)
             if stopped:
                 self._stop(trainer, stopped)
             self._finish(trainer, pl_module)
@@ -158,40 +139,39 @@ class EnvironmentEvaluation(L.Callback):
         """Start a background evaluation, if that is wanted: only now is the state one that a run can go on from."""
         if self._postponed:
             self._postponed = False
-            trainer.save_checkpoint(_pending(trainer), weights_only=False)
+            trainer.save_checkpoint(pending_file(trainer), weights_only=False)
             self._start(trainer, trainer.global_step)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Wait for the background evaluation of a run whose last step has none."""
-        if self._playing is None:
+        if not self._beside.under_way:
             return
-        stopped = self._wait(trainer)
+        stopped = self._beside.wait(trainer)
         if stopped:
-            self._abandon()
+            self._beside.stop()
             end_with(trainer, stop_exception(stopped))
         else:
             self._finish(trainer, None)
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Make up for evaluations that were given up when no step was left to train."""
-        path = _pending(trainer)
-        left = self.background and path.exists()
-        if trainer.datamodule.environment is None or not (left or self._owed):  # type: ignore[attr-defined]
+        left = pending_step(trainer) if self.background else None
+        if trainer.datamodule.environment is None or (left is None and not self._owed):  # type: ignore[attr-defined]
             return
-        if left:
-            self._start(trainer, int(read_checkpoint(path)["global_step"]))
+        if left is not None:
+            self._start(trainer, left)
             self._finish(trainer, None)
         if self._owed:
             pl_module.to(trainer.strategy.root_device).eval()
-            judgement = self._evaluate(trainer, pl_module, self.num_episodes, over=True)
+            judgement = self._evaluate(trainer, pl_module, self.num_episodes, lightning_logs=False)
             if judgement is not None:
                 for callback in _best_checkpoints(trainer):
                     callback.judge(trainer, judgement.scores["score"])
         trainer.save_checkpoint(checkpoint_folder(trainer) / "last.ckpt", weights_only=False)
 
     def evaluate_now(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Play between Lightning's own evaluations; the scores go to loggers and listeners alone."""
-        self._evaluate(trainer, pl_module, self.num_episodes, over=True)
+        """Play between Lightning's own evaluations; the scores go to loggers, listeners and the history."""
+        self._evaluate(trainer, pl_module, self.num_episodes, lightning_logs=False)
 
     def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         """Notice a training that branches off another run: what that was judged by is not its own."""
@@ -215,8 +195,7 @@ class EnvironmentEvaluation(L.Callback):
         judgement = self._evaluate(trainer, pl_module, self.num_test_episodes)
         if not trainer.is_global_zero or judgement is None:
             return
-        stem = Path(trainer.ckpt_path).stem if trainer.ckpt_path else "untrained"
-        path = Path(trainer.default_root_dir) / f"test_{stem}.json"
+        path = Path(trainer.default_root_dir) / f"test_{judged_checkpoint(trainer)}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
         data, results = trainer.datamodule, judgement.results  # type: ignore[attr-defined]
         record = result_record(data.dataset_info, data.environment, results, judgement.scores) | judgement.record()
@@ -230,15 +209,15 @@ class EnvironmentEvaluation(L.Callback):
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Close the environments."""
         self._foreground.close()
-        self._abandon()
+        self._beside.stop()
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
         """Leave a background evaluation to the resumed run, and wait for no environment."""
         self._foreground.close(patience=0.1)
-        self._abandon()
+        self._beside.stop()
 
     def _evaluate(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, num_episodes: int, over: bool = False
+        self, trainer: L.Trainer, pl_module: L.LightningModule, num_episodes: int, lightning_logs: bool = True
     ) -> Judgement | None:
         """Play, log and return episodes and scores; nothing if that failed during ``fit``.
 
@@ -246,12 +225,12 @@ class EnvironmentEvaluation(L.Callback):
             trainer: The trainer.
             pl_module: The policy.
             num_episodes: Episodes.
-            over: Training is over, so that Lightning takes no more numbers.
+            lightning_logs: Whether this is a place where Lightning takes numbers.
         """
         environment = trainer.datamodule.environment  # type: ignore[attr-defined]
         policy: Any = pl_module
         rank, world_size = trainer.global_rank, trainer.world_size
-        mine = games(range(self.seed, self.seed + num_episodes), policy.target_returns)[rank::world_size]
+        mine = self._games(policy, num_episodes)[rank::world_size]
         seeds, targets = [seed for seed, _ in mine], [target for _, target in mine]
         start = time.perf_counter()
         with stop_signals(trainer) as signals:
@@ -260,7 +239,7 @@ class EnvironmentEvaluation(L.Callback):
         agree(trainer, outcome, pl_module.device)
         if outcome.stopped:
             self._stop(trainer, outcome.stopped)
-        module = None if over else pl_module
+        module = pl_module if lightning_logs else None
         if outcome.failure is not None:
             self._foreground.close(patience=0.1)
             if trainer.state.fn != TrainerFn.FITTING:
@@ -285,63 +264,38 @@ class EnvironmentEvaluation(L.Callback):
         self._owed = True
         stop(trainer, number)
 
-    def _wait(self, trainer: L.Trainer) -> int:
-        """Wait for the background evaluation, or for a signal: return that, or 0."""
-        assert self._playing is not None
-        with stop_signals(trainer) as signals:
-            try:
-                with signals.interrupting():
-                    self._playing.rollout.wait()
-            except StopRequested:
-                return signals.received
-        return 0
+    def _games(self, policy: Any, num_episodes: int) -> list[Game]:
+        return games(range(self.seed, self.seed + num_episodes), policy.target_returns)
 
     def _start(self, trainer: L.Trainer, step: int) -> None:
-        """Start playing from the pending file, of a policy of ``step`` gradient steps."""
-        environment = trainer.datamodule.environment  # type: ignore[attr-defined]
-        module: Any = trainer.lightning_module
-        wanted = games(range(self.seed, self.seed + self.num_episodes), module.target_returns)
-        seeds, targets = [seed for seed, _ in wanted], [target for _, target in wanted]
-        device = trainer.strategy.root_device
-        rollout_process = BackgroundRollout(
-            type(module), _pending(trainer), environment, seeds, self.num_envs, self.record, device, targets
-        )
-        self._playing = _Playing(rollout_process, step, time.perf_counter())
+        self._beside.start(trainer, step, self._games(trainer.lightning_module, self.num_episodes), self.record)
 
     def _finish(self, trainer: L.Trainer, pl_module: L.LightningModule | None) -> None:
         """Wait for the background evaluation, log its scores, keep or drop its file."""
-        assert self._playing is not None
-        playing, self._playing = self._playing, None
-        path = _pending(trainer)
+        path, step = pending_file(trainer), self._beside.step
         try:
-            results = playing.rollout.results()
+            results, seconds = self._beside.results()
         except RuntimeError as error:
             path.unlink(missing_ok=True)
-            self._report_failure(trainer, pl_module, playing.step, error)
+            self._report_failure(trainer, pl_module, step, error)
             return
         self._failures = 0
-        seconds = time.perf_counter() - playing.started
         found = {}
         if self.listeners:
             policy = restore_policy(type(trainer.lightning_module), path, trainer.strategy.root_device)  # type: ignore[arg-type]
-            found = self._ask_listeners(trainer, policy, results, playing.step)
+            found = self._ask_listeners(trainer, policy, results, step)
         module: Any = trainer.lightning_module
         environment = trainer.datamodule.environment  # type: ignore[attr-defined]
         scores = judge(torch.device("cpu"), environment, results, module.target_returns, module.counting_target).scores
-        self._history.add(playing.step, scores["score"])
+        self._history.add(step, scores["score"])
         named = {f"evaluation/{name}": value for name, value in scores.items()}
-        self._report(trainer, pl_module, named | {"speed/evaluation_seconds": seconds} | found, playing.step)
+        self._report(trainer, pl_module, named | {"speed/evaluation_seconds": seconds} | found, step)
         for callback in _best_checkpoints(trainer):
             callback.offer(path, scores["score"], {self.state_key: self.state_dict()})
         path.unlink(missing_ok=True)
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(callback, LastCheckpoint):
                 callback.save_soon()
-
-    def _abandon(self) -> None:
-        if self._playing is not None:
-            self._playing.rollout.stop()
-            self._playing = None
 
     def _ask_listeners(
         self, trainer: L.Trainer, policy: L.LightningModule, results: list[EpisodeResult], step: int
@@ -362,18 +316,6 @@ class EnvironmentEvaluation(L.Callback):
         for logger in trainer.loggers if training else []:
             # Lightning's own count of steps is one off after a resume at some points of an epoch
             logger.log_metrics(values, step=step - 1)
-
-
-class _Playing(NamedTuple):
-    """A background evaluation under way: the process, the gradient steps of its policy, when it was started."""
-
-    rollout: BackgroundRollout
-    step: int
-    started: float
-
-
-def _pending(trainer: L.Trainer) -> Path:
-    return checkpoint_folder(trainer) / PENDING
 
 
 def _best_checkpoints(trainer: L.Trainer) -> list[BestCheckpoint]:

@@ -4,14 +4,15 @@ import signal
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import lightning as L
 import torch
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from edp_lightning.callbacks.checkpoints import BestCheckpoint, LastCheckpoint
+from edp_lightning.callbacks.checkpoints import LastCheckpoint
+from edp_lightning.callbacks.evaluation_checks import watchers
 from edp_lightning.errors import UserError, first_line
 from edp_lightning.evaluation.foreground import Outcome
 from edp_lightning.runs.ranks import largest_over_ranks
@@ -106,16 +107,6 @@ def after_failure(trainer: L.Trainer, step: int, failure: Exception, in_a_row: i
     )
     error.__cause__ = failure
     end_with(trainer, error)
-
-
-def watchers(trainer: L.Trainer) -> list[Any]:
-    """Return callbacks, other than this package's, that act on a number of every evaluation."""
-    return [
-        callback
-        for callback in trainer.callbacks  # type: ignore[attr-defined]
-        if not isinstance(callback, BestCheckpoint)
-        and str(getattr(callback, "monitor", "")).startswith(("evaluation/", "q_diagnostics/"))
-    ]
 
 
 def _savers(trainer: L.Trainer) -> list[LastCheckpoint]:

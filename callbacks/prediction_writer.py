@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from lightning.pytorch.callbacks import BasePredictionWriter
 
+from edp_lightning.callbacks.checkpoints import judged_checkpoint
+
 
 class PredictionWriter(BasePredictionWriter):
     """Writes ``predictions_<checkpoint>.npy``: one action per observation of the dataset, in order and in environment units."""
@@ -20,8 +22,7 @@ class PredictionWriter(BasePredictionWriter):
         self, trainer: L.Trainer, pl_module: L.LightningModule, predictions: Sequence[Any], batch_indices: Sequence[Any]
     ) -> None:
         """Write the file into the run's folder."""
-        stem = Path(trainer.ckpt_path).stem if trainer.ckpt_path else "untrained"
-        path = Path(trainer.default_root_dir) / f"predictions_{stem}.npy"
+        path = Path(trainer.default_root_dir) / f"predictions_{judged_checkpoint(trainer)}.npy"
         path.parent.mkdir(parents=True, exist_ok=True)
         actions = torch.cat(list(predictions)).float().cpu().numpy()
         np.save(path, actions)

@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.table import Table
 
 from edp_lightning.data.columns import column_facts
-from edp_lightning.data.tables.build import Range, TableFacts
+from edp_lightning.data.tables.facts import Range, TableFacts
 
 
 @dataclass(frozen=True)

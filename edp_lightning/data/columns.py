@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
-from edp_lightning.data.tables.build import TableFacts
+from edp_lightning.data.tables.facts import TableFacts
 
 VANISHED = 0.1
 """Share of a column's changes from step to step that may vanish in float32 before it is named."""

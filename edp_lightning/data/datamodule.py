@@ -20,10 +20,13 @@ from edp_lightning.data.loader import OneBatch, TransitionLoader, mixture_probab
 from edp_lightning.data.opened import card_of, decide
 from edp_lightning.data.replay import ReplayBuffer, ReplayLoader
 from edp_lightning.data.sources.bounds import ActionBound
-from edp_lightning.data.tables.build import RowSink, TableFacts, TableRecipe, build_table
+from edp_lightning.data.tables.build import build_table
 from edp_lightning.data.tables.cache import cached_table, table_in_memory, table_key
+from edp_lightning.data.tables.facts import TableFacts
 from edp_lightning.data.tables.normalize import ObservationNormalization, observation_statistics
+from edp_lightning.data.tables.recipe import TableRecipe
 from edp_lightning.data.tables.rewards import RewardMap, RewardTransform
+from edp_lightning.data.tables.row_sinks import RowSink
 from edp_lightning.data.tables.rows import labelled
 from edp_lightning.data.tables.selection import best_episodes, check_share
 from edp_lightning.data.tables.table import TransitionTable

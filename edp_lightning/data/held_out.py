@@ -7,7 +7,7 @@ import numpy as np
 from gymnasium.envs.registration import EnvSpec
 
 from edp_lightning.data.sources.source import Source
-from edp_lightning.data.tables.build import TableRecipe
+from edp_lightning.data.tables.recipe import TableRecipe
 from edp_lightning.data.tables.rewards import RewardMap
 from edp_lightning.data.tables.table import TransitionTable
 from edp_lightning.environments.recipe import refuse_mixed_versions

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from edp_lightning.data.card import DataCard, make_card
 from edp_lightning.data.sources.bounds import action_bounds
-from edp_lightning.data.tables.build import TableFacts, TableRecipe
+from edp_lightning.data.tables.facts import TableFacts
+from edp_lightning.data.tables.recipe import TableRecipe
 from edp_lightning.data.transitions import Terminals
 from edp_lightning.errors import UserError
 

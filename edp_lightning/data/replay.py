@@ -11,7 +11,7 @@ from torch import Tensor
 
 from edp_lightning.data.collected import CollectedEpisode
 from edp_lightning.data.loader import TransitionLoader
-from edp_lightning.data.tables.build import TableRecipe
+from edp_lightning.data.tables.recipe import TableRecipe
 from edp_lightning.data.tables.rewards import RewardMap
 from edp_lightning.data.tables.rows import episode_rows, labelled, reward_column
 from edp_lightning.data.tables.table import TransitionTable, widths

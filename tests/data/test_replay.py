@@ -9,8 +9,9 @@ import torch
 from edp_lightning.data.collected import CollectedEpisode, pack, unpack
 from edp_lightning.data.loader import TransitionLoader
 from edp_lightning.data.replay import ReplayBuffer, ReplayLoader
-from edp_lightning.data.tables.build import TableRecipe, build_table
+from edp_lightning.data.tables.build import build_table
 from edp_lightning.data.tables.cache import table_in_memory
+from edp_lightning.data.tables.recipe import TableRecipe
 from edp_lightning.data.tables.rewards import RewardMap
 from edp_lightning.data.tables.table import TransitionTable
 from edp_lightning.data.transitions import Batch

@@ -2,8 +2,9 @@ import numpy as np
 import pytest
 import torch
 
-from edp_lightning.data.tables.build import TableRecipe, build_table
+from edp_lightning.data.tables.build import build_table
 from edp_lightning.data.tables.cache import table_in_memory
+from edp_lightning.data.tables.recipe import TableRecipe
 from edp_lightning.data.transitions import Episode, apply_terminals, n_step_rows, relabel
 
 

@@ -1,158 +1,21 @@
 """Episodes become the table in one pass, one episode in memory at a time; what people want to know is noted on the way."""
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Iterable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edp_lightning.data.sources.bounds import outside
-from edp_lightning.data.tables.rewards import RewardMap, RewardTransform, fit_reward_map
+from edp_lightning.data.tables.facts import Range, TableFacts
+from edp_lightning.data.tables.recipe import TableRecipe
+from edp_lightning.data.tables.rewards import RewardMap, fit_reward_map
+from edp_lightning.data.tables.row_sinks import CHUNK_BYTES, RowSink
 from edp_lightning.data.tables.rows import episode_rows, labelled, reward_column
 from edp_lightning.data.tables.table import widths
-from edp_lightning.data.transitions import Episode, Terminals
+from edp_lightning.data.transitions import Episode
 from edp_lightning.errors import UserError
 
 Floats = NDArray[np.float32]
-CHUNK_BYTES = 16 << 20
-"""Rows are finished in chunks of about this size."""
-
-
-@dataclass(frozen=True)
-class TableRecipe:
-    """Everything besides the stored episodes that decides the table.
-
-    Attributes:
-        low: Lower bounds of the action box.
-        high: Upper bounds of the action box.
-        goal: World coordinates that rewards are relabelled to; None keeps the stored rewards. Episodes without positions, from
-            plain arrays, keep theirs too: they are taken to be the evaluation's.
-        goal_radius: Metres within which that goal counts as reached.
-        terminals: Rule for terminations.
-        reward_transform: What is done to rewards.
-        reward_shift: For ``affine``.
-        reward_scale: For ``affine``.
-        n_step: Largest number of steps per transition.
-        discount: Discount per step, used if ``n_step`` is above 1.
-        action_clip_eps: Distance that scaled actions keep from -1 and 1.
-        action_chunk: Actions per row; at most ``n_step``.
-    """
-
-    low: tuple[float, ...]
-    high: tuple[float, ...]
-    goal: tuple[float, float] | None = None
-    goal_radius: float = 0.0
-    terminals: Terminals = "env"
-    reward_transform: RewardTransform = "none"
-    reward_shift: float = 0.0
-    reward_scale: float = 1.0
-    n_step: int = 1
-    discount: float = 0.99
-    action_clip_eps: float = 0.0
-    action_chunk: int = 1
-
-
-@dataclass(frozen=True)
-class Range:
-    """Smallest, mean and largest of some numbers."""
-
-    low: float
-    mean: float
-    high: float
-
-
-@dataclass(frozen=True)
-class TableFacts:
-    """What a table holds, as plain numbers; computed once, kept with it.
-
-    Attributes:
-        rows: Transitions.
-        parts: Transitions of each source of a mixture, in order; one number without a mixture.
-        observation_dim: Width of an observation.
-        action_dim: Width of an action, or of a chunk of them.
-        episodes: Episodes.
-        episode_rows: Transitions of each episode, in the table's order; with chunks of actions there may be none.
-        length: Steps per episode.
-        longest_recorded: Steps of the longest episode as it was recorded, whatever of it became transitions.
-        episode_return: Undiscounted sum of an episode's rewards before the transformation.
-        stored_reward: Rewards in the file.
-        reward: Rewards in the table.
-        reward_map: Shift, scale and offset that took the rewards to the table's units (see ``RewardMap``).
-        rewarded_episodes: Share of episodes with a positive reward, before the transformation.
-        terminated_steps: Steps after which the task had ended.
-        truncated_episodes: Episodes that were cut.
-        actions_at_bound: Share of transitions with an action within 0.001 of a bound.
-        actions_outside: Share of steps whose action leaves the box by more than a thousandth of it, and is clipped.
-        observation_mean: Mean of each dimension of the observations.
-        observation_std: Standard deviation (unbiased) of each dimension.
-        observation_low: Smallest value of each dimension.
-        observation_high: Largest value of each dimension.
-        vanished_changes: For each dimension the share of the stored changes from step to step that float32 does not show.
-        entry_mean: Mean of all entries of all observations.
-        entry_std: Their standard deviation (unbiased).
-    """
-
-    rows: int
-    parts: tuple[int, ...]
-    observation_dim: int
-    action_dim: int
-    episodes: int
-    episode_rows: tuple[int, ...]
-    length: Range
-    longest_recorded: int
-    episode_return: Range
-    stored_reward: Range
-    reward: Range
-    reward_map: tuple[float, ...]
-    rewarded_episodes: float
-    terminated_steps: int
-    truncated_episodes: int
-    actions_at_bound: float
-    actions_outside: float
-    observation_mean: tuple[float, ...]
-    observation_std: tuple[float, ...]
-    observation_low: tuple[float, ...]
-    observation_high: tuple[float, ...]
-    vanished_changes: tuple[float, ...]
-    entry_mean: float
-    entry_std: float
-
-
-class RowSink(Protocol):
-    """Where rows go: memory or a file."""
-
-    def append(self, rows: Floats) -> None:
-        """Add rows, shape (rows, width)."""
-
-    def chunks(self, rows: int) -> Iterator[Floats]:
-        """Yield everything appended in order, ``rows`` at a time; changes made to a chunk are kept."""
-
-
-class MemoryRows:
-    """Rows in an array that grows by an eighth: beside the finished table little is ever allocated."""
-
-    def __init__(self) -> None:
-        self._rows: Floats = np.empty((0, 0), dtype=np.float32)
-        self._used = 0
-
-    def append(self, rows: Floats) -> None:
-        """Add rows."""
-        end = self._used + len(rows)
-        if end > len(self._rows):
-            self._rows.resize((max(end, len(self._rows) * 9 // 8), rows.shape[1]), refcheck=False)
-        self._rows[self._used : end] = rows
-        self._used = end
-
-    def chunks(self, rows: int) -> Iterator[Floats]:
-        """Yield views."""
-        for start in range(0, self._used, rows):
-            yield self._rows[start : min(start + rows, self._used)]
-
-    def finish(self) -> Floats:
-        """Return the rows."""
-        self._rows.resize((self._used, self._rows.shape[1]), refcheck=False)
-        return self._rows
 
 
 class _Moments:
@@ -249,9 +112,9 @@ def build_table(episodes: Iterable[Episode], recipe: TableRecipe, sink: RowSink)
         action_dim=action_dim,
         episodes=len(rewards),
         episode_rows=tuple(rows_per_episode),
-        length=_range(np.array([len(r) for r in rewards])),
+        length=Range.of(np.array([len(r) for r in rewards])),
         longest_recorded=longest,
-        episode_return=_range(returns),
+        episode_return=Range.of(returns),
         stored_reward=Range(stored_low, stored_total / stored_count, stored_high),
         reward=final,
         reward_map=tuple(reward_map),
@@ -296,8 +159,4 @@ def _write_rewards(
         chunk[:, observation_dim + action_dim] = column[done : done + len(chunk)]
         moments.add(chunk[:, :observation_dim])
         done += len(chunk)
-    return moments, _range(column)
-
-
-def _range(values: NDArray[np.generic]) -> Range:
-    return Range(float(values.min()), float(values.mean(dtype=np.float64)), float(values.max()))
+    return moments, Range.of(column)

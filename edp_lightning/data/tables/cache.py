@@ -13,7 +13,7 @@ import struct
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -23,7 +23,9 @@ import torch
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from numpy.typing import NDArray
 
-from edp_lightning.data.tables.build import CHUNK_BYTES, MemoryRows, Range, RowSink, TableFacts, TableRecipe
+from edp_lightning.data.tables.facts import TableFacts
+from edp_lightning.data.tables.recipe import TableRecipe
+from edp_lightning.data.tables.row_sinks import CHUNK_BYTES, FileRows, MemoryRows, RowSink
 from edp_lightning.data.tables.table import TransitionTable, widths
 from edp_lightning.runs.cache_folder import ENVIRONMENT_VARIABLE
 from edp_lightning.runs.file_lock import one_at_a_time
@@ -128,36 +130,6 @@ def table_in_memory(build: Callable[[RowSink], TableFacts]) -> tuple[TransitionT
     return TransitionTable(torch.from_numpy(rows.finish()), facts.observation_dim, facts.action_dim), facts
 
 
-class FileRows:
-    """Rows at the beginning of a file.
-
-    Args:
-        file: An empty file, open for reading and writing.
-    """
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-        self._width = 0
-
-    def append(self, rows: Floats) -> None:
-        """Add rows."""
-        self._width = rows.shape[1]
-        self._file.write(np.ascontiguousarray(rows).data)
-
-    def chunks(self, rows: int) -> Iterator[Floats]:
-        """Yield copies and write them back."""
-        end = self._file.seek(0, os.SEEK_END)
-        chunk = np.empty((rows, self._width), dtype=np.float32)
-        for start in range(0, end, chunk.nbytes):
-            part = chunk[: min(chunk.nbytes, end - start) // (4 * self._width)]
-            self._file.seek(start)
-            self._file.readinto(part.data)  # type: ignore[attr-defined]
-            yield part
-            self._file.seek(start)
-            self._file.write(part.data)
-        self._file.seek(end)
-
-
 def _build_file(path: Path, build: Callable[[RowSink], TableFacts]) -> TableFacts:
     found: list[TableFacts] = []
 
@@ -185,7 +157,7 @@ def read_facts(path: Path) -> TableFacts | None:
                 return None
             file.seek(end - length)
             footer = json.loads(file.read(length))
-            facts = _facts(footer["facts"])
+            facts = TableFacts.of_plain(footer["facts"])
             size, stored = footer["size"], footer["checksums"]
             if size != end - length or size != 4 * facts.rows * sum(widths(facts.observation_dim, facts.action_dim)):
                 return None
@@ -194,12 +166,6 @@ def read_facts(path: Path) -> TableFacts | None:
             return facts if found == stored[::every] else None
     except (OSError, ValueError, KeyError, TypeError, struct.error):
         return None
-
-
-def _facts(stored: dict[str, Any]) -> TableFacts:
-    ranges = {name: Range(**value) for name, value in stored.items() if isinstance(value, dict)}
-    tuples = {name: tuple(value) for name, value in stored.items() if isinstance(value, list)}
-    return TableFacts(**{**stored, **ranges, **tuples})
 
 
 def _checksums(file: BinaryIO, size: int, starts: range) -> list[int]:

@@ -5,7 +5,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from edp_lightning.data.tables.build import TableFacts
+from edp_lightning.data.tables.facts import TableFacts
 
 ObservationNormalization = Literal["none", "standard", "scalar"]
 

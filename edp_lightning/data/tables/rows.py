@@ -1,27 +1,23 @@
 """The rows that one episode gives: the same arithmetic for stored episodes and for those collected while a policy learns."""
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 from numpy.typing import NDArray
 
+from edp_lightning.data.tables.recipe import TableRecipe
 from edp_lightning.data.tables.table import widths
 from edp_lightning.data.transitions import Episode, apply_terminals, chunk_actions, n_step_rows, relabel, usable_rows
-
-if TYPE_CHECKING:
-    from edp_lightning.data.tables.build import TableRecipe
 
 Floats = NDArray[np.float32]
 
 
-def labelled(stored: Episode, recipe: "TableRecipe") -> Episode:
+def labelled(stored: Episode, recipe: TableRecipe) -> Episode:
     """Return a stored episode with the recipe's rewards, before their transformation, and terminations."""
     if recipe.goal is not None and stored.position is not None:
         stored = relabel(stored, recipe.goal, recipe.goal_radius)
     return apply_terminals(stored, recipe.terminals)
 
 
-def episode_rows(episode: Episode, recipe: "TableRecipe") -> tuple[Floats, NDArray[np.bool_]]:
+def episode_rows(episode: Episode, recipe: TableRecipe) -> tuple[Floats, NDArray[np.bool_]]:
     """Return one row per step of a labelled episode of T steps, and which of them are usable.
 
     Actions are scaled from [low, high] to [-1, 1] and clipped to ``1 - action_clip_eps``.
@@ -53,12 +49,12 @@ def episode_rows(episode: Episode, recipe: "TableRecipe") -> tuple[Floats, NDArr
     return rows, usable_rows(terminated, length, recipe.action_chunk)
 
 
-def reward_column(reward: Floats, terminated: NDArray[np.bool_], recipe: "TableRecipe") -> Floats:
+def reward_column(reward: Floats, terminated: NDArray[np.bool_], recipe: TableRecipe) -> Floats:
     """Return the discounted sums of transformed rewards (T,) of an episode, for its usable rows."""
     total, ended, length = n_step_rows(reward, terminated, *_window(len(reward), recipe))
     usable = usable_rows(ended, length, recipe.action_chunk)
     return total if usable.all() else total[usable]
 
 
-def _window(steps: int, recipe: "TableRecipe") -> tuple[NDArray[np.int64], int, float]:
+def _window(steps: int, recipe: TableRecipe) -> tuple[NDArray[np.int64], int, float]:
     return np.full(steps, steps - 1), recipe.n_step, recipe.discount

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from edp_lightning.data.tables.build import TableRecipe
+from edp_lightning.data.tables.recipe import TableRecipe
 from edp_lightning.data.tables.rows import labelled
 from edp_lightning.data.transitions import Episode
 from edp_lightning.errors import UserError

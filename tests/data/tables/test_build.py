@@ -7,9 +7,11 @@ import pytest
 import torch
 
 from edp_lightning.data.card import make_card
-from edp_lightning.data.tables.build import TableRecipe, build_table
-from edp_lightning.data.tables.cache import FileRows, table_in_memory
+from edp_lightning.data.tables.build import build_table
+from edp_lightning.data.tables.cache import table_in_memory
 from edp_lightning.data.tables.normalize import observation_statistics
+from edp_lightning.data.tables.recipe import TableRecipe
+from edp_lightning.data.tables.row_sinks import FileRows
 from edp_lightning.data.transitions import Episode
 from edp_lightning.errors import UserError
 

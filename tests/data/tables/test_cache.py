@@ -13,8 +13,9 @@ import torch
 
 from edp_lightning.data.datamodule import OfflineDataModule
 from edp_lightning.data.tables import cache
-from edp_lightning.data.tables.build import TableRecipe, build_table
+from edp_lightning.data.tables.build import build_table
 from edp_lightning.data.tables.cache import cached_table, file_digest, read_facts, table_key
+from edp_lightning.data.tables.recipe import TableRecipe
 from tests.data.tables.test_build import RECIPE, random_episodes
 
 
