@@ -19,7 +19,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 
 from benchmarks.step_data import ACTION, OBSERVATION, ROWS, Data
 from edp_lightning.algorithms.registry import algorithm_class
-from edp_lightning.command_line.offline_cli import FORCED_CALLBACKS
+from edp_lightning.callbacks.forced import FORCED_CALLBACKS
 from edp_lightning.data.loader import TransitionLoader
 
 PEERS = {"BehaviorCloning": "bc", "CQL": "cql", "IQL": "iql", "ReBRAC": "rebrac"}

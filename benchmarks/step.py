@@ -36,8 +36,8 @@ from benchmarks.step_report import goals, processor, table
 from edp_lightning.algorithms.entropy_diffusion import EntropyDiffusionPolicy
 from edp_lightning.algorithms.noise import NoiseSource
 from edp_lightning.algorithms.optimization import apply_gradients, loss_gradients
+from edp_lightning.callbacks.forced import FORCED_CALLBACKS
 from edp_lightning.callbacks.target_update import move_towards
-from edp_lightning.command_line.offline_cli import FORCED_CALLBACKS
 
 HIDDEN, STEPS_OF_CHAIN, BACKUP = 256, 5, 10
 

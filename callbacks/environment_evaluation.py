@@ -155,7 +155,7 @@ class EnvironmentEvaluation(L.Callback):
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Make up for evaluations that were given up when no step was left to train."""
-        left = pending_step(trainer) if self.background else None
+        left = pending_step(trainer) if trainer.world_size == 1 else None
         if trainer.datamodule.environment is None or (left is None and not self._owed):  # type: ignore[attr-defined]
             return
         if left is not None:

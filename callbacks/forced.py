@@ -5,7 +5,26 @@ from collections.abc import Mapping, Sequence
 import lightning as L
 from lightning.pytorch.callbacks import ProgressBar
 
+from edp_lightning import callbacks
 from edp_lightning.errors import UserError
+
+FORCED_CALLBACKS: dict[str, type[L.Callback]] = {
+    "target_update": callbacks.TargetNetworkUpdate,
+    "entropy_tuning": callbacks.EntropyCoefficientTuning,
+    "guard": callbacks.NumericsGuard,
+    "online": callbacks.OnlineTraining,
+    "evaluation": callbacks.EnvironmentEvaluation,
+    "q_diagnostics": callbacks.QDiagnostics,
+    "held_out": callbacks.HeldOutErrors,
+    "data_report": callbacks.DataReport,
+    "speed": callbacks.SpeedMonitor,
+    "progress_bar": callbacks.TrainingProgressBar,
+    "random_states": callbacks.RandomStates,
+    "prediction_writer": callbacks.PredictionWriter,
+    "best_checkpoint": callbacks.BestCheckpoint,
+    "last_checkpoint": callbacks.LastCheckpoint,  # after the best one: its file knows the best score
+}
+"""Section of a config -> callback that is always there; no config can lose one by setting trainer.callbacks."""
 
 
 def forced_beside(forced: Mapping[str, L.Callback], users: Sequence[L.Callback], progress_bar: bool = True) -> list[L.Callback]:

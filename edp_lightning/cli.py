@@ -17,7 +17,8 @@ from edp_lightning.algorithms.registry import DEFAULT, algorithm_class, algorith
 from edp_lightning.command_line.algorithm_choice import Choice, choose_algorithm
 from edp_lightning.command_line.commands import COMMANDS, PROGRAM
 from edp_lightning.command_line.front import answer
-from edp_lightning.command_line.offline_cli import TRAINER_DEFAULTS, OfflineCLI, SaveFitConfig
+from edp_lightning.command_line.offline_cli import TRAINER_DEFAULTS, OfflineCLI
+from edp_lightning.command_line.saved_config import SaveFitConfig
 from edp_lightning.command_line.trainer_parser import TrainerParser
 from edp_lightning.data.datamodule import OfflineDataModule
 from edp_lightning.errors import UserError

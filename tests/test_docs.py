@@ -17,8 +17,8 @@ import pytest
 import torch
 
 from edp_lightning.algorithms.registry import built_in
+from edp_lightning.callbacks.forced import FORCED_CALLBACKS
 from edp_lightning.cli import main
-from edp_lightning.command_line.offline_cli import FORCED_CALLBACKS
 from edp_lightning.data.datamodule import OfflineDataModule
 from tests.conftest import scalars
 

@@ -32,7 +32,8 @@ from edp_lightning.networks.scaling import ActionScaler, ObservationNormalizer
 from edp_lightning.option_bounds import check_bounds
 from edp_lightning.policies.acting import ActionChooser
 from edp_lightning.runs.checkpoint_io import FORMAT_KEY, FORMAT_VERSION
-from edp_lightning.runs.compatibility import WIDTHS, agreed_width, changed_options, check_checkpoint, check_trainer
+from edp_lightning.runs.compatibility import WIDTHS, agreed_width, check_checkpoint, check_trainer
+from edp_lightning.runs.options import changed_options
 from edp_lightning.runs.plain import make_plain
 from edp_lightning.runs.rng import stream_seed
 

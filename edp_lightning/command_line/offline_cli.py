@@ -2,24 +2,21 @@
 
 import inspect
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Any, Literal
 
 import lightning as L
 import torch
-import yaml
 from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Timer
-from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
-from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
+from lightning.pytorch.utilities import rank_zero_only
 
-from edp_lightning import callbacks
 from edp_lightning.algorithms.offline_algorithm import OfflineAlgorithm
 from edp_lightning.algorithms.registry import DEFAULT, algorithm_name
-from edp_lightning.callbacks.forced import forced_beside
+from edp_lightning.callbacks.forced import FORCED_CALLBACKS, forced_beside
 from edp_lightning.callbacks.job_timer import JobTimer
 from edp_lightning.command_line.config_checks import (
     check_evaluation_period,
@@ -30,9 +27,9 @@ from edp_lightning.command_line.config_checks import (
 from edp_lightning.data.datamodule import OfflineDataModule
 from edp_lightning.errors import UserError
 from edp_lightning.runs.checkpoint_io import AtomicCheckpointIO, read_checkpoint
-from edp_lightning.runs.compatibility import changed_options, check_strategy, check_trainer
+from edp_lightning.runs.compatibility import check_strategy, check_trainer
 from edp_lightning.runs.launchers import current_launch
-from edp_lightning.runs.loggers import continue_csv, loggers_of_run, remember_identities, told_by_service
+from edp_lightning.runs.loggers import continue_csv, loggers_of_run, told_by_service
 from edp_lightning.runs.run_folder import (
     NAMED_CHECKPOINTS,
     claimed_run_folder,
@@ -44,27 +41,6 @@ from edp_lightning.runs.run_folder import (
     run_folder,
 )
 
-FORCED_CALLBACKS: dict[str, type[L.Callback]] = {
-    "target_update": callbacks.TargetNetworkUpdate,
-    "entropy_tuning": callbacks.EntropyCoefficientTuning,
-    "guard": callbacks.NumericsGuard,
-    "online": callbacks.OnlineTraining,
-    "evaluation": callbacks.EnvironmentEvaluation,
-    "q_diagnostics": callbacks.QDiagnostics,
-    "held_out": callbacks.HeldOutErrors,
-    "data_report": callbacks.DataReport,
-    "speed": callbacks.SpeedMonitor,
-    "progress_bar": callbacks.TrainingProgressBar,
-    "random_states": callbacks.RandomStates,
-    "prediction_writer": callbacks.PredictionWriter,
-    "best_checkpoint": callbacks.BestCheckpoint,
-    "last_checkpoint": callbacks.LastCheckpoint,  # after the best one: its file knows the best score
-}
-"""Section of a config -> callback that is always there; no config can lose one by setting trainer.callbacks."""
-
-LEARNING_SECTIONS = ("target_update", "entropy_tuning", "online")
-"""Sections of callbacks that change what is learned; their options are in the config, not in checkpoints."""
-
 LARGEST_SEED = 2**32 - 1
 """That numpy takes."""
 
@@ -74,39 +50,6 @@ TRAINER_DEFAULTS: dict[str, Any] = {
     "num_sanity_val_steps": 0,
     "use_distributed_sampler": False,
 }
-
-
-class SaveFitConfig(SaveConfigCallback):
-    """Writes config.yaml beside the checkpoints of ``fit``; testing a run does not overwrite its config."""
-
-    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Save nothing yet: the checkpoint may be refused, and its run keeps its config."""
-
-    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Say what differs from the run that goes on; save."""
-        if trainer.ckpt_path is not None and trainer.is_global_zero:
-            self._tell_changes(folder_of_checkpoint(trainer.ckpt_path) / self.config_filename)
-        super().setup(trainer, pl_module, "fit")
-
-    def _tell_changes(self, earlier: Path) -> None:
-        """Say which options of sections that change what is learned are not those of the earlier config."""
-        try:
-            before = yaml.safe_load(earlier.read_text())
-        except (OSError, yaml.YAMLError):
-            return
-        now, changed = self.config.as_dict(), []
-        for section in LEARNING_SECTIONS:
-            options = (before or {}).get(section) or {}
-            if section != "online" or options.get("env_steps"):  # an online phase begins: all of its options are new
-                changed += changed_options(section, options, now.get(section) or {})
-        if changed:
-            rank_zero_info(f"going on with other options than those of the run (in brackets): {', '.join(changed)}")
-
-    def save_config(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Save into the run's folder, whatever folder the logger has."""
-        folder = Path(trainer.default_root_dir)
-        self.parser.save(self.config, folder / self.config_filename, skip_none=False, overwrite=True)
-        remember_identities(trainer.loggers, folder)
 
 
 class OfflineCLI(LightningCLI):

@@ -12,7 +12,7 @@ import yaml
 from edp_lightning import __version__
 from edp_lightning.evaluation.rollout import EpisodeResult
 from edp_lightning.runs.checkpoint_io import read_checkpoint
-from edp_lightning.runs.compatibility import training_options
+from edp_lightning.runs.options import learning_options, training_options
 from edp_lightning.runs.run_folder import folder_of_checkpoint
 
 PACKAGES = ("torch", "lightning", "minari", "mujoco", "gymnasium", "gymnasium-robotics", "numpy")
@@ -61,10 +61,6 @@ def episode_facts(result: EpisodeResult) -> dict[str, Any]:
     }
 
 
-LEARNING_CALLBACKS = ("target_update", "entropy_tuning", "online")
-"""Sections of a run's config that say how it learned, beside those of the model and the data."""
-
-
 def checkpoint_facts(path: str | Path | None) -> dict[str, Any] | None:
     """Return which weights were judged: file, gradient steps, training seed and options; None for an untrained policy."""
     if not path:
@@ -85,10 +81,6 @@ def checkpoint_facts(path: str | Path | None) -> dict[str, Any] | None:
 def _callback_options(folder: Path) -> dict[str, Any]:
     """Return what the run's config says of callbacks that change weights; nothing for a run from Python, which has none."""
     try:
-        config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
-        sections = {name: training_options(config[name]) for name in LEARNING_CALLBACKS if config.get(name)}
-    except (OSError, ValueError, AttributeError, yaml.YAMLError):  # not there, or a file of somebody else's
+        return learning_options(yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8")))
+    except (OSError, ValueError, yaml.YAMLError):  # not there, or a file of somebody else's
         return {}
-    if not sections.get("online", {}).get("env_steps"):
-        sections.pop("online", None)
-    return sections

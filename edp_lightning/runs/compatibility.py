@@ -1,6 +1,5 @@
 """Refusals: trainers, datasets and checkpoints that a module cannot work with, each with the way out."""
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -125,26 +124,3 @@ def check_checkpoint(saved: Mapping[str, Any], present: Mapping[str, Any], names
                 f"the checkpoint has {name} {saved[name]} but this run has {present[name]}: it belongs to another config or "
                 "dataset; train a new model or pass the config saved beside the checkpoint"
             )
-
-
-MACHINE_OPTIONS = {"seed", "compile", "cache", "collect_workers", "num_workers", "download"}
-"""Options that say where or which time a policy was trained, not how."""
-
-
-def training_options(hyper_parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what JSON can hold of the options that say how a policy is trained; Lightning's own begin with an underscore."""
-    kept = {k: v for k, v in hyper_parameters.items() if k not in MACHINE_OPTIONS and not k.startswith("_")}
-    plain: dict[str, Any] = json.loads(json.dumps(kept, default=str))
-    return plain
-
-
-def changed_options(section: str, saved: Mapping[str, Any], present: Mapping[str, Any]) -> list[str]:
-    """Return what a run that goes on from a checkpoint does otherwise, such as ``data.n_step 1 (3)``.
-
-    Args:
-        section: Name of the section of the options.
-        saved: Options in the checkpoint; what it does not know of is not compared.
-        present: Options of this run.
-    """
-    before, now = training_options(saved), training_options(present)
-    return [f"{section}.{name} {now[name]} ({before[name]})" for name in now if name in before and now[name] != before[name]]

@@ -14,8 +14,8 @@ import torch
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from edp_lightning.algorithms.offline_algorithm import OfflineAlgorithm
+from edp_lightning.callbacks.forced import FORCED_CALLBACKS
 from edp_lightning.collect import collect
-from edp_lightning.command_line.offline_cli import FORCED_CALLBACKS
 from edp_lightning.data.datamodule import OfflineDataModule
 from edp_lightning.errors import UserError
 from edp_lightning.runs.checkpoint_io import AtomicCheckpointIO, read_checkpoint
