@@ -25,7 +25,7 @@ def collected_since(episodes: Sequence[CollectedEpisode], time: int, now: int) -
         time: Steps that every environment had taken at its begin.
         now: And at its end.
     """
-    over = [e for e in episodes if e.over and time < e.end <= now]
+    over = [e for e in episodes if e.over and len(e) and time < e.end <= now]  # a resume may cut one before its first step
     point = {"episodes": float(len(over))}
     if over:
         point["return"] = float(np.mean([sum(e.reward) for e in over]))

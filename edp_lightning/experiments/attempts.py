@@ -26,7 +26,7 @@ def note(folder: Path, **facts: Any) -> None:
 
 
 def training_seconds(folder: Path) -> float | None:
-    """Return how long a run was in ``fit``, evaluations included; None if no sweep ran it.
+    """Return how long a run was in ``fit``, evaluations included; None if no sweep trained it.
 
     Of a process whose end nobody saw, what came after its last checkpoint does not count.
 
@@ -46,4 +46,4 @@ def training_seconds(folder: Path) -> float | None:
             ended = entry["time"] if entry["event"] == "ended" else entry["saved"]
             total += max(0.0, (ended or started) - started)
         started = entry["time"] if entry["event"] == "started" and entry.get("command") == "fit" else None
-    return total if entries else None
+    return total if any(entry.get("command") == "fit" for entry in entries) else None

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -130,8 +130,9 @@ def read_grid(folders: Sequence[str | Path]) -> Grid:
         fit, refused = _best_of(last, best)
         left_out += refused
         cells[key] = Cell(last, fit)
+    named = {file for file, _ in left_out} | {result.file for cell in cells.values() for result in cell.best}
     tested = {result.folder for result in results["last"]}
-    left_out += [(result.file, "its run has no test_last.json") for result in results["best"] if result.folder not in tested]
+    left_out += [(result.file, _why_alone(result, tested)) for result in results["best"] if result.file not in named]
     tasks, systems = ({key[i]: None for key in sorted(cells)} for i in (0, 1))
     return Grid(tuple(tasks), tuple(sorted(systems)), cells, tuple(left_out))
 
@@ -235,6 +236,19 @@ def _best_of(last: Sequence[Result], best: Mapping[Path, Result]) -> tuple[tuple
         else:
             fit.append(other)
     return tuple(fit), refused
+
+
+def _why_alone(best: Result, tested: Collection[Path]) -> str:
+    """Return why no result of the last checkpoint stands beside one of the best.
+
+    Args:
+        best: The result of the best checkpoint.
+        tested: Folders of runs with a readable result of the last one.
+    """
+    if best.folder in tested:
+        return "its run's test_last.json is left out"
+    unreadable = (best.folder / "test_last.json").exists()
+    return "its run's test_last.json cannot be read" if unreadable else "its run has no test_last.json"
 
 
 def _text(value: Any) -> str:

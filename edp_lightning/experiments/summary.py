@@ -157,6 +157,9 @@ def _notes(grid: Grid, rows: Sequence[Row], tasks: Sequence[str]) -> tuple[str, 
             notes.append(f"{task}: systems differ in {', '.join(differing)}; compare with care.")
     if any(len(row.seeds) == 1 for row in rows):
         notes.append("A number without an interval is of one seed.")
+    for row in rows:
+        if row.best is not None and row.best_seeds < len(row.seeds):
+            notes.append(f"{row.task} {row.system}: best checkpoints of {row.best_seeds} of {len(row.seeds)} seeds.")
     if any(row.best is not None for row in rows):
         notes.append(
             "The best checkpoint is chosen by the kind of score it is then reported with, so that its number is too high; the "

@@ -137,6 +137,29 @@ def test_seeds_that_one_task_has_more_of_are_named(runs):
     assert "IQL: its first 3 seeds of every task count in the numbers over tasks." in summarize(read_grid([runs])).notes
 
 
+def test_best_checkpoints_of_fewer_seeds_are_named(runs):
+    for seed in range(3):
+        write(runs, HOPPER, "IQL", seed, 80.0, name="best")
+    write(runs, HOPPER, "MSG", 1, 80.0, name="best")
+    notes = [note for note in summarize(read_grid([runs])).notes if "best checkpoints of" in note]
+    assert notes == [f"{HOPPER} MSG: best checkpoints of 1 of 3 seeds."]
+
+
+def test_the_best_file_of_a_run_that_is_left_out_is_named_too(runs):
+    odd = write(runs, HOPPER, "IQL", 3, 99.0, view="goal")
+    of_odd = write(runs, HOPPER, "IQL", 3, 99.0, name="best", view="goal")
+    broken = write(runs, HOPPER, "IQL", 4, 99.0)
+    of_broken = write(runs, HOPPER, "IQL", 4, 99.0, name="best")
+    broken.write_text("{")
+    fit = write(runs, HOPPER, "IQL", 0, 99.0, name="best")
+    grid = read_grid([runs])
+    assert [result.file for result in grid.cells[HOPPER, "IQL"].best] == [fit]
+    reasons = dict(grid.left_out)
+    assert list(reasons) == [broken, odd, of_odd, of_broken]
+    assert reasons[of_odd] == "its run's test_last.json is left out"
+    assert reasons[of_broken] == "its run's test_last.json cannot be read"
+
+
 def test_broken_files_doubled_seeds_and_lonely_best_files_are_left_out(runs, tmp_path):
     (runs / "x-seed0").mkdir()
     (runs / "x-seed0" / "test_last.json").write_text("{")

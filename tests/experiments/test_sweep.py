@@ -170,6 +170,8 @@ def test_time_of_training_counts_what_is_known(tmp_path):
     (tmp_path / "trial" / "attempts.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in entries))
     assert training_seconds(tmp_path) == 160.0
     assert training_seconds(tmp_path / "nowhere") is None
+    (tmp_path / "trial" / "attempts.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in entries[3:]))
+    assert training_seconds(tmp_path) is None  # the sweep only tested it
 
 
 def test_the_board_counts_and_says_how_long(scripted):

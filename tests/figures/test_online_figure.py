@@ -70,6 +70,7 @@ def test_what_was_collected_between_two_evaluations():
         episode(0, [1.0, 1.0], success=False),
         episode(2, [2.0, 3.0, 4.0], success=True),
         episode(5, [5.0], success=False),
+        episode(5, []),  # cut by a resume before its first step
         episode(6, [9.0], over=False),
     ]
     assert collected_since(episodes, 2, 6) == {
