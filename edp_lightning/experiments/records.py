@@ -3,6 +3,7 @@
 import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -11,6 +12,13 @@ from edp_lightning.experiments.attempts import FOLDER
 from edp_lightning.experiments.options import read_yaml
 from edp_lightning.experiments.plan import Trial
 from edp_lightning.runs.checkpoint_io import read_checkpoint
+from edp_lightning.runs.run_folder import NAMED_CHECKPOINTS
+
+EVALUATION = "EnvironmentEvaluation"
+"""Name under which a checkpoint keeps whether an evaluation of its policy was interrupted."""
+
+PENDING = "evaluating.ckpt"
+"""Name of the file beside the checkpoints that an interrupted evaluation in the background leaves."""
 
 
 def trial_folder(trial: Trial) -> Path:
@@ -23,15 +31,41 @@ def log_file(trial: Trial) -> Path:
     return trial_folder(trial) / "log.txt"
 
 
+def checkpoint_file(trial: Trial, name: str = "last") -> Path:
+    """Return where a checkpoint is, or will be."""
+    return trial.folder / "checkpoints" / f"{name}.ckpt"
+
+
+def is_begun(trial: Trial) -> bool:
+    """Return whether there is something to go on from, be it damaged."""
+    return checkpoint_file(trial).is_file()
+
+
 def checkpoint_step(trial: Trial, name: str = "last") -> int:
     """Return the gradient steps of a checkpoint, 0 if there is none."""
-    path = trial.folder / "checkpoints" / f"{name}.ckpt"
-    if not path.is_file():
-        return 0
+    path = checkpoint_file(trial, name)
+    return int(_read(path)["global_step"]) if path.is_file() else 0
+
+
+def owes_evaluation(trial: Trial) -> bool:
+    """Return whether an evaluation in training was interrupted: the next fit makes up for it, even with no step left to train.
+
+    Args:
+        trial: A trial with a checkpoint.
+    """
+    path = checkpoint_file(trial)
+    state = _read(path).get("callbacks", {}).get(EVALUATION, {})
+    return bool(state.get("owed")) or path.with_name(PENDING).exists()
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """Return a checkpoint; its tensors stay in the file where that can be done."""
     try:
-        return int(torch.load(path, map_location="cpu", weights_only=True, mmap=True)["global_step"])
+        checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        int(checkpoint["global_step"])
+        return checkpoint
     except Exception:
-        return int(read_checkpoint(path)["global_step"])
+        return read_checkpoint(path)
 
 
 def next_command(trial: Trial) -> list[str] | None:
@@ -45,7 +79,7 @@ def next_command(trial: Trial) -> list[str] | None:
         raise UserError(
             f"{trial.folder} has {step} gradient steps, more than the {trial.steps} asked for: choose another output"
         )
-    if step < trial.steps:
+    if step < trial.steps or owes_evaluation(trial):
         return trial.fit()
     for checkpoint in trial.judge:
         wanted = checkpoint_step(trial, checkpoint)  # without any evaluation there is no best one
@@ -76,14 +110,19 @@ def settings(trial: Trial) -> dict[str, str]:
     return found
 
 
+def settings_file(trial: Trial) -> Path:
+    """Return the file with the settings that a trial was begun with."""
+    return trial_folder(trial) / "settings.json"
+
+
 def check_settings(trial: Trial) -> None:
     """Refuse to go on with other settings than a trial was begun with.
 
     Raises:
         UserError: If they differ; names which.
     """
-    file = trial_folder(trial) / "settings.json"
-    if not file.is_file() or not checkpoint_step(trial):
+    file = settings_file(trial)
+    if not file.is_file() or not is_begun(trial):
         return
     try:
         before = json.loads(file.read_text())
@@ -99,10 +138,18 @@ def check_settings(trial: Trial) -> None:
 
 
 def remember_settings(trial: Trial) -> None:
-    """Write down what a trial is begun with."""
-    folder = trial_folder(trial)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "settings.json").write_text(json.dumps(settings(trial), indent=1))
+    """Write down what a trial is begun with; of one begun without a sweep, what it goes on with."""
+    file = settings_file(trial)
+    if is_begun(trial) and file.is_file():
+        return
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(settings(trial), indent=1))
+
+
+def forget_results(trial: Trial) -> None:
+    """Remove the results of a trial that begins anew: they are of weights that are gone, and would pass for the new ones'."""
+    for checkpoint in NAMED_CHECKPOINTS:
+        (trial.folder / f"test_{checkpoint}.json").unlink(missing_ok=True)
 
 
 def last_lines(trial: Trial, number: int = 5) -> list[str]:

@@ -15,7 +15,7 @@ from edp_lightning.errors import UserError
 from edp_lightning.experiments import attached, records
 from edp_lightning.experiments.attempts import note
 from edp_lightning.experiments.plan import Trial
-from edp_lightning.runs.run_folder import lock_run_folder
+from edp_lightning.runs.run_folder import FolderInUseError, lock_run_folder
 
 RETRIES = 2
 """How often a trial that failed is tried again."""
@@ -77,8 +77,10 @@ class TrialRun:
             try:
                 with lock_run_folder(folder):
                     pass
-            except UserError:
+            except FolderInUseError:
                 self.state = State.ELSEWHERE
+            except UserError:
+                pass  # starting it says why
 
     def start(self) -> None:
         """Start its next process, if it is not done and no other sweep runs it."""
@@ -88,12 +90,13 @@ class TrialRun:
                 self._lock = lock_run_folder(records.trial_folder(self.trial))
                 with lock_run_folder(self.trial.folder):  # a process left over by a sweep that was killed may be saving
                     pass
-            except UserError:
+            except FolderInUseError:
                 self._release()
                 self.state = State.ELSEWHERE
                 return
-            if not records.checkpoint_step(self.trial):
-                records.remember_settings(self.trial)
+            if not records.is_begun(self.trial):
+                records.forget_results(self.trial)
+            records.remember_settings(self.trial)
             self._go_on()
         except (OSError, UserError) as error:
             self._fail(str(error))
@@ -134,6 +137,7 @@ class TrialRun:
         return time.monotonic() - self._begin if self._process is not None else 0.0
 
     def _go_on(self) -> None:
+        records.check_settings(self.trial)  # each process reads the configs, which may have been edited since the last one did
         command = records.next_command(self.trial)
         if command is None:
             self.state, self.verb = State.DONE, ""
@@ -170,6 +174,8 @@ class TrialRun:
             return f"{verb} ended with status {status}"
         if verb == "fit" and step < self.trial.steps:
             return f"fit ended by itself at step {step} of {self.trial.steps}"
+        if verb == "fit" and records.owes_evaluation(self.trial):
+            return "fit ended without the evaluation that had been interrupted"
         if verb == "test" and records.next_command(self.trial) == self._command:
             return "test wrote no result file"
         return ""

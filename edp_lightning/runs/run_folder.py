@@ -21,6 +21,10 @@ NAMED_CHECKPOINTS = ("last", "best")
 LOCK = ".lock"
 
 
+class FolderInUseError(UserError):
+    """Another process trains into a folder."""
+
+
 def run_folder(output: str, dataset: str, run_name: str, seed: int | bool) -> Path:
     """Return OUTPUT/DATASET/RUN_NAME-seedSEED; characters of the dataset that are unfit for a file name become dashes."""
     readable = re.sub(r"[^\w.-]+", "-", dataset).strip("-.")
@@ -130,7 +134,8 @@ def lock_run_folder(folder: Path) -> AbstractContextManager[Any]:
     takes it for all. Windows has no such lock.
 
     Raises:
-        UserError: If another process holds the lock, or the file cannot be opened.
+        FolderInUseError: If another process holds the lock.
+        UserError: If the file cannot be opened.
     """
     if sys.platform == "win32":
         return nullcontext()
@@ -151,5 +156,7 @@ def lock_run_folder(folder: Path) -> AbstractContextManager[Any]:
         return lock
     if not current:  # held, or removed by a process that gave up here a moment ago
         lock.close()
-        raise UserError(f"another process is training into {folder}: wait for it, or start this run with --run_name NAME")
+        raise FolderInUseError(
+            f"another process is training into {folder}: wait for it, or start this run with --run_name NAME"
+        )
     return lock

@@ -3,10 +3,12 @@
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +17,14 @@ import torch
 import yaml
 from rich.console import Console
 
+from edp_lightning.callbacks.environment_evaluation import PENDING, EnvironmentEvaluation
 from edp_lightning.cli import main
 from edp_lightning.errors import UserError
 from edp_lightning.experiments import datasets, records, running, slurm
 from edp_lightning.experiments.attempts import training_seconds
 from edp_lightning.experiments.board import Board
 from edp_lightning.experiments.local import run_local
-from edp_lightning.experiments.plan import Trial
+from edp_lightning.experiments.plan import Trial, read_plan
 from edp_lightning.experiments.running import State, TrialRun
 from edp_lightning.runs.run_folder import lock_run_folder
 from tests.conftest import TINY
@@ -101,6 +104,44 @@ def test_what_is_done_is_not_done_again(scripted):
     assert started[2:] == [("fine", "test")]
 
 
+def test_results_of_weights_that_are_gone_are_no_results(scripted):
+    runs, started = scripted("fine")
+    run_local(runs, 1, board(runs))
+    shutil.rmtree(runs[0].trial.folder / "checkpoints")
+    runs, started = scripted("fine")
+    run_local(runs, 1, board(runs))
+    assert started == 2 * [("fine", "fit"), ("fine", "test")]
+
+
+def owing() -> dict[str, Any]:
+    """Return the checkpoint of a run with all its steps that was stopped in the evaluation of the last one."""
+    evaluation = EnvironmentEvaluation()
+    evaluation.load_state_dict({"owed": True})
+    return {"global_step": 10, "callbacks": {evaluation.state_key: evaluation.state_dict()}}
+
+
+def test_an_interrupted_evaluation_of_the_last_step_is_made_up_for(scripted, tmp_path):
+    runs, started = scripted("fine")
+    torch.save(owing(), tmp_path / "fine" / "checkpoints" / "last.ckpt")
+    runs[0].look()
+    run_local(runs, 1, board(runs))
+    assert runs[0].state is State.DONE
+    assert started == [("fine", "fit"), ("fine", "test")]
+
+
+@pytest.mark.parametrize("background", [False, True])
+def test_an_evaluation_that_is_never_made_up_for_is_a_failure(background, scripted, tmp_path):
+    runs, started = scripted("fine")
+    if background:
+        (tmp_path / "fine" / "checkpoints" / PENDING).touch()
+    else:
+        torch.save(owing(), tmp_path / "ready.ckpt")
+    run_local(runs, 1, board(runs))
+    assert runs[0].state is State.FAILED
+    assert "without the evaluation" in runs[0].reason
+    assert started == 3 * [("fine", "fit")]
+
+
 def test_a_test_without_a_result_is_a_failure(scripted):
     runs, started = scripted("silent")
     run_local(runs, 1, board(runs))
@@ -129,6 +170,17 @@ def test_two_sweeps_never_run_one_trial(scripted, monkeypatch):
     assert runs[0].state is State.DONE
 
 
+def test_a_lock_that_cannot_be_opened_is_no_other_sweep(scripted):
+    runs, _ = scripted("fine", "good", "whole")
+    for folder in (records.trial_folder(runs[0].trial), runs[1].trial.folder):
+        (folder / ".lock").mkdir(parents=True)
+    runs[0].notice_others()
+    assert runs[0].state is State.WAITING
+    run_local(runs, 1, board(runs))
+    assert [run.state for run in runs] == [State.FAILED, State.FAILED, State.DONE]
+    assert all("cannot be opened" in run.reason for run in runs[:2])
+
+
 def test_a_full_disk_is_a_failure_like_any_other(scripted, monkeypatch):
     def full(*args: Any) -> None:
         raise OSError(28, "No space left on device")
@@ -151,6 +203,53 @@ def test_other_settings_in_a_begun_folder_are_refused(scripted, tmp_path):
     fewer = TrialRun(Trial(**{**begun.__dict__, "steps": 5}), 1)
     fewer.start()
     assert "more than the 5 asked for" in fewer.reason
+
+
+def ended(run: TrialRun) -> None:
+    """Wait for the process of a trial, and let the trial notice."""
+    while run.state is State.RUNNING:
+        run.poll()
+        time.sleep(0.02)
+
+
+def test_a_config_edited_while_a_trial_runs_is_refused(scripted, tmp_path):
+    (run,), started = scripted("fine")
+    config = tmp_path / "own.yaml"
+    config.write_text("model: {eta: 1}")
+    run.trial = replace(run.trial, options=(f"--config={config}",))
+    run.start()
+    config.write_text("model: {eta: 2}")
+    ended(run)
+    run.start()
+    assert run.state is State.WAITING
+    assert "other settings" in run.reason
+    assert started == [("fine", "fit")]
+    config.write_text("model: {eta: 1}")
+    run.start()
+    ended(run)
+    assert run.state is State.DONE
+
+
+def test_a_second_sweep_with_other_settings_takes_no_trial_over(scripted):
+    (first,), _ = scripted("fine")
+    second = TrialRun(replace(first.trial, options=("--model.eta=3",)), 1)
+    second.look()
+    first.start()
+    second.start()
+    assert second.state is State.ELSEWHERE
+    wait_until(lambda: first.leave(), "end of the trial")
+    second.start()
+    assert second.state is State.WAITING
+    assert "other settings (--model.eta)" in second.reason
+
+
+def test_a_run_begun_without_a_sweep_is_held_to_what_it_goes_on_with(scripted, tmp_path):
+    (run,), _ = scripted("fine")
+    torch.save({"global_step": 5}, tmp_path / "fine" / "checkpoints" / "last.ckpt")
+    run_local([run], 1, board([run]))
+    assert run.state is State.DONE
+    with pytest.raises(UserError, match="other settings"):
+        records.check_settings(replace(run.trial, options=("--model.eta=3",)))
 
 
 def test_time_of_training_counts_what_is_known(tmp_path):
@@ -295,6 +394,16 @@ def test_ray_runs_the_same_trials(toy_set, tmp_path):
     folder = tmp_path / "runs" / "edp-toy-two-step-v0"
     assert json.loads((folder / "tiny-seed0" / "test_last.json").read_text())["checkpoint"]["gradient_steps"] == 10
     assert len(attempts(folder / "broken-seed0")) == 6
+
+
+def test_a_damaged_checkpoint_does_not_keep_a_sweep_from_looking(tmp_path, capsys):
+    file = sweep_file(tmp_path, 5, damaged=[], fine=[])
+    damaged, _ = read_plan(file).trials
+    records.remember_settings(damaged)
+    (damaged.folder / "checkpoints").mkdir()
+    (damaged.folder / "checkpoints" / "last.ckpt").write_bytes(b"torn")
+    main(["sweep", str(file), "--status"])
+    assert "2 waiting" in capsys.readouterr().out
 
 
 def test_one_trial_by_its_number(toy_set, tmp_path, monkeypatch):
