@@ -133,6 +133,7 @@ def _sweep(arguments: list[str], run_command: RunCommand) -> None:
     parser.add_argument("--threads", type=int, help="threads per trial (default: the cores shared out over the workers)")
     parser.add_argument("--gpus_per_trial", type=float, default=0.0, help="for ray, which takes fractions, and slurm")
     parser.add_argument("--trial", type=int, help="run only the trial with this number, as --dry-run counts them")
+    parser.add_argument("--digest", help="refuse if the numbers mean other trials by now; SLURM's jobs say it")
     parser.add_argument("--dry-run", action="store_true", help="print every command, run none")
     parser.add_argument("--status", action="store_true", help="print how far the sweep is, run nothing")
     options = vars(parser.parse_args(arguments))

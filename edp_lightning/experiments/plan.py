@@ -1,5 +1,6 @@
 """What a sweep runs: tasks times algorithms times overlays times seeds, without the exclusions."""
 
+import hashlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -71,6 +72,11 @@ class Plan:
     name: str
     output: Path
     trials: tuple[Trial, ...]
+
+    @property
+    def digest(self) -> str:
+        """A few characters that are others when a number means another trial."""
+        return hashlib.sha256("\n".join(trial.name for trial in self.trials).encode()).hexdigest()[:12]
 
 
 def read_plan(path: str | Path) -> Plan:

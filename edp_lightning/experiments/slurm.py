@@ -44,7 +44,7 @@ def batch_file(
         "# Add --time, --partition and --mem of your cluster. A job whose time is up has saved: submit this file again.",
         *(f"# A set is missing; before submitting run: {program} {shlex.join(command)}" for command in collect),
         f"cd {shlex.quote(str(Path.cwd()))}",
-        f'exec {program} sweep {shlex.quote(file)} --trial "$SLURM_ARRAY_TASK_ID" --threads {threads}',
+        f'exec {program} sweep {shlex.quote(file)} --trial "$SLURM_ARRAY_TASK_ID" --digest {plan.digest} --threads {threads}',
     ]
     return "\n".join(lines) + "\n"
 

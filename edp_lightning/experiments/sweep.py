@@ -4,6 +4,7 @@ import os
 import shlex
 import signal
 from collections.abc import Sequence
+from typing import NoReturn
 
 from rich.console import Console
 
@@ -29,6 +30,7 @@ def sweep(
     trial: int | None = None,
     dry_run: bool = False,
     status: bool = False,
+    digest: str | None = None,
 ) -> None:
     """Run the trials of a sweep file; the same command goes on with those that are not done.
 
@@ -41,14 +43,20 @@ def sweep(
         trial: Run only the trial with this number, as ``dry_run`` counts them.
         dry_run: Print every command and run none.
         status: Print how far the sweep is and run nothing.
+        digest: Of the plan in which the trial's number was counted; another plan is refused.
 
     Raises:
-        UserError: If the sweep file is wrong, a set cannot be collected, or trials failed.
+        UserError: If the sweep file is wrong or another one by now, a set cannot be collected, or trials failed.
         SystemExit: With 130 or 143 after Ctrl-C or SIGTERM, when every trial has saved.
     """
     if (workers is not None and workers < 1) or (threads is not None and threads < 1) or gpus_per_trial < 0:
         raise UserError(f"sweep needs workers >= 1, threads >= 1, gpus >= 0; got {workers}, {threads}, {gpus_per_trial}")
     plan = read_plan(file)
+    if digest not in (None, plan.digest):
+        raise UserError(
+            f"{file} has other trials by now, or in another order, than the batch file was made for: make that again with "
+            "--engine slurm"
+        )
     cores = os.cpu_count() or 1
     at_a_time = workers or 1
     threads = threads or max(1, cores // at_a_time)
@@ -68,15 +76,25 @@ def sweep(
         for run in runs:
             run.notice_others()
         console.print(Board(runs, at_a_time).table())
+    elif not todo:
+        _end(runs, console)
     elif engine == "slurm":
         plan.output.mkdir(parents=True, exist_ok=True)  # SLURM opens the jobs' output there, and makes no folder for it
         print(batch_file(plan, file, todo, commands, threads, gpus_per_trial, workers), end="")
     elif engine == "ray":
         collect_missing(commands)
-        run_ray(file, todo, plan.output, threads, gpus_per_trial, workers)
-        for run in runs:
+        waiting = {run.trial.name: run for run in runs if run.state is not State.DONE}
+        try:
+            outcomes = run_ray(file, list(waiting), plan.output, threads, gpus_per_trial, workers)
+        except KeyboardInterrupt:
+            outcomes = {}
+        for name, run in waiting.items():
             run.look()
-            run.state = State.FAILED if run.state is State.WAITING else run.state
+            run.state, run.reason = outcomes.get(name, (run.state, ""))
+        cut_short = sum(run.state is State.WAITING for run in runs)
+        if cut_short:  # Ray takes the first Ctrl-C for a wish to end early, and leaves trials undone for no other reason
+            _show_failures(runs, console)
+            _stop(int(signal.SIGINT), f"{cut_short} of {len(runs)} trials were not run to their end", file, console)
         _end(runs, console)
     else:
         collect_missing(commands)
@@ -86,8 +104,7 @@ def sweep(
         except KeyboardInterrupt:
             number, left = int(signal.SIGINT), "trials were killed and repeat the steps since their last checkpoints"
         if number:
-            console.print(f"stopped; {left}. Go on with: edp_lightning sweep {file}", markup=False, soft_wrap=True)
-            raise SystemExit(128 + number)
+            _stop(number, left, file, console)
         _end(runs, console)
 
 
@@ -114,12 +131,26 @@ def _print_commands(indices: Sequence[int], runs: Sequence[TrialRun], collect: S
             print(f"{variables} python -m edp_lightning {shlex.join(command)}")
 
 
+def _stop(number: int, left: str, file: str, console: Console) -> NoReturn:
+    """Say what a stop signal left behind, and leave."""
+    console.print(f"stopped; {left}. Go on with: edp_lightning sweep {file}", markup=False, soft_wrap=True)
+    raise SystemExit(128 + number)
+
+
 def _end(runs: Sequence[TrialRun], console: Console) -> None:
-    """Report the trials that failed, with their last lines.
+    """Report what the trials came to.
 
     Raises:
-        UserError: If there are any.
+        UserError: If some failed.
     """
+    failed = _show_failures(runs, console)
+    if failed:
+        raise UserError(f"{failed} of {len(runs)} trials failed after {RETRIES} retries; the others are done")
+    console.print(f"all {len(runs)} trials are done", highlight=False)
+
+
+def _show_failures(runs: Sequence[TrialRun], console: Console) -> int:
+    """Print the trials that failed, with their last lines; return how many there are."""
     failed = [run for run in runs if run.state is State.FAILED]
     for run in failed:
         console.print(
@@ -127,6 +158,4 @@ def _end(runs: Sequence[TrialRun], console: Console) -> None:
         )
         for line in last_lines(run.trial):
             console.print(f"    {line}", markup=False, highlight=False, soft_wrap=True)
-    if failed:
-        raise UserError(f"{len(failed)} of {len(runs)} trials failed after {RETRIES} retries; the others are done")
-    console.print(f"all {len(runs)} trials are done", highlight=False)
+    return len(failed)

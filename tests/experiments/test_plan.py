@@ -112,7 +112,7 @@ def test_missing_sets_are_collected_once_and_alike(tmp_path, toy_set):
 
 
 def test_dry_run_and_slurm_print_and_run_nothing(tmp_path, capsys):
-    plan_of(tmp_path, exclude=[{"task": "maze", "algorithm": "IQL"}])
+    plan = plan_of(tmp_path, exclude=[{"task": "maze", "algorithm": "IQL"}])
     main(["sweep", str(tmp_path / "sweep.yaml"), "--dry-run", "--threads=2"])
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("python -m edp_lightning collect toy --steps=400 --workers=")
@@ -124,7 +124,8 @@ def test_dry_run_and_slurm_print_and_run_nothing(tmp_path, capsys):
     text = capsys.readouterr().out
     assert "#SBATCH --array=0-4%4\n" in text
     assert "#SBATCH --cpus-per-task=2\n#SBATCH --gpus-per-task=1\n" in text
-    assert text.splitlines()[-1].endswith(f'sweep {tmp_path}/sweep.yaml --trial "$SLURM_ARRAY_TASK_ID" --threads 2')
+    job = f'sweep {tmp_path}/sweep.yaml --trial "$SLURM_ARRAY_TASK_ID" --digest {plan.digest} --threads 2'
+    assert text.splitlines()[-1].endswith(job)
     assert f'#SBATCH --output="{tmp_path}/runs/slurm-%A_%a.out"\n' in text
     assert list((tmp_path / "runs").iterdir()) == []  # where SLURM is to write must be there
 

@@ -3,13 +3,16 @@
 import io
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -25,6 +28,7 @@ from edp_lightning.experiments.attempts import training_seconds
 from edp_lightning.experiments.board import Board
 from edp_lightning.experiments.local import run_local
 from edp_lightning.experiments.plan import Trial, read_plan
+from edp_lightning.experiments.ray_engine import run_trial
 from edp_lightning.experiments.running import State, TrialRun
 from edp_lightning.runs.run_folder import lock_run_folder
 from tests.conftest import TINY
@@ -394,6 +398,120 @@ def test_ray_runs_the_same_trials(toy_set, tmp_path):
     folder = tmp_path / "runs" / "edp-toy-two-step-v0"
     assert json.loads((folder / "tiny-seed0" / "test_last.json").read_text())["checkpoint"]["gradient_steps"] == 10
     assert len(attempts(folder / "broken-seed0")) == 6
+
+
+def stand_in_for_ray(monkeypatch: pytest.MonkeyPatch, ask: Callable[[Any, dict[str, Any]], Any]) -> None:
+    """Replace Ray as far as a sweep uses it: ``ask`` gets the function and the config of one trial after the other."""
+
+    class Tuner:
+        def __init__(self, function: Any, param_space: dict[str, Any], **options: Any) -> None:
+            self.function, self.space = function, param_space
+
+        def fit(self) -> list[Any]:
+            found = []
+            for name in self.space["trial"]:
+                config = self.space | {"trial": name}
+                outcome = ask(self.function, config)
+                lost = isinstance(outcome, Exception)
+                found.append(SimpleNamespace(config=config, error=outcome if lost else None, metrics=None if lost else outcome))
+            return found
+
+    ray, tune = ModuleType("ray"), ModuleType("ray.tune")
+    same = {"grid_search": list, "with_resources": lambda function, resources: function, "Tuner": Tuner}
+    tune.__dict__.update(same | {"TuneConfig": SimpleNamespace, "RunConfig": SimpleNamespace})
+    ray.__dict__.update({"init": lambda **options: None, "shutdown": lambda: None, "tune": tune})
+    monkeypatch.setitem(sys.modules, "ray", ray)
+    monkeypatch.setitem(sys.modules, "ray.tune", tune)
+
+
+def test_what_ray_says_of_trials_is_reported(tmp_path, monkeypatch, capsys):
+    def ask(function: Any, config: dict[str, Any]) -> Any:
+        if "lost" in config["trial"]:
+            return RuntimeError("a traceback\nthe worker died")
+        return function(config) if "broken" in config["trial"] else {"state": "done", "failures": 0, "reason": ""}
+
+    stand_in_for_ray(monkeypatch, ask)
+    monkeypatch.setattr("edp_lightning.experiments.ray_engine.PAUSE", 0.05)
+    monkeypatch.setattr(running, "attached_command", lambda words: [sys.executable, "-S", "-c", "raise SystemExit(1)"])
+    with pytest.raises(SystemExit) as stop:
+        main(["sweep", str(sweep_file(tmp_path, 5, fine=[], broken=[], lost=[])), "--engine=ray"])
+    assert stop.value.code == 1
+    said = capsys.readouterr()
+    assert "failed: toy broken seed 0: fit ended with status 1;" in said.out
+    assert "failed: toy lost seed 0: the worker died;" in said.out
+    assert "2 of 3 trials failed" in said.err
+
+
+@pytest.mark.parametrize("swallowed", [True, False])
+def test_trials_that_ray_did_not_end_are_reported_as_not_run(swallowed, tmp_path, monkeypatch, capsys):
+    def ask(function: Any, config: dict[str, Any]) -> Any:
+        if "second" not in config["trial"]:
+            return {"state": "done", "failures": 0, "reason": ""}
+        if swallowed:
+            return {}
+        raise KeyboardInterrupt
+
+    stand_in_for_ray(monkeypatch, ask)
+    file = sweep_file(tmp_path, 5, first=[], second=[])
+    with pytest.raises(SystemExit) as stop:
+        main(["sweep", str(file), "--engine=ray"])
+    assert stop.value.code == 130
+    left = 1 if swallowed else 2
+    assert f"stopped; {left} of 2 trials were not run to their end. Go on with: edp_lightning sweep" in capsys.readouterr().out
+
+
+def test_ray_runs_the_trial_that_was_queued_though_the_file_was_edited(tmp_path, monkeypatch):
+    asked: list[list[str]] = []
+
+    def command(words: list[str]) -> list[str]:
+        asked.append(words)
+        return [sys.executable, "-S", "-c", "raise SystemExit(1)"]
+
+    monkeypatch.setattr("edp_lightning.experiments.ray_engine.PAUSE", 0.05)
+    monkeypatch.setattr(running, "attached_command", command)
+    file = sweep_file(tmp_path, 5, one=[], other=[])
+    config = {"file": str(file), "folder": str(Path.cwd()), "trial": "toy one seed 0", "threads": 1}
+    sweep_file(tmp_path, 5, more=[], one=[], other=[])
+    assert run_trial(config)["state"] == "failed"
+    assert len(asked) == 3
+    assert all("--run_name=one" in words for words in asked)
+    sweep_file(tmp_path, 5, other=[])
+    with pytest.raises(UserError, match="no trial toy one seed 0 any more"):
+        run_trial(config)
+
+
+def test_a_slurm_job_refuses_a_file_whose_numbers_mean_other_trials(tmp_path, monkeypatch, capsys):
+    asked: list[list[str]] = []
+
+    def command(words: list[str]) -> list[str]:
+        asked.append(words)
+        return [sys.executable, "-S", "-c", "raise SystemExit(1)"]
+
+    monkeypatch.setattr(running, "attached_command", command)
+    main(["sweep", str(sweep_file(tmp_path, 5, one=[], other=[])), "--engine=slurm"])
+    job = shlex.split(capsys.readouterr().out.splitlines()[-1].replace("$SLURM_ARRAY_TASK_ID", "0"))
+    words = job[job.index("sweep") :]
+    with pytest.raises(SystemExit):
+        main(words)
+    assert all("--run_name=one" in one for one in asked)
+    tried = len(asked)
+    assert tried == 3
+    sweep_file(tmp_path, 5, more=[], one=[], other=[])
+    with pytest.raises(SystemExit):
+        main(words)
+    assert len(asked) == tried
+    assert "has other trials by now" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("engine", ["slurm", "ray"])
+def test_nothing_left_to_do_is_said_with_every_engine(engine, tmp_path, capsys):
+    file = sweep_file(tmp_path, 5, tiny=[])
+    (trial,) = read_plan(file).trials
+    (trial.folder / "checkpoints").mkdir(parents=True)
+    torch.save({"global_step": 5}, trial.folder / "checkpoints" / "last.ckpt")
+    (trial.folder / "test_last.json").write_text(json.dumps({"checkpoint": {"gradient_steps": 5}}))
+    main(["sweep", str(file), f"--engine={engine}"])
+    assert capsys.readouterr().out == "all 1 trials are done\n"
 
 
 def test_a_damaged_checkpoint_does_not_keep_a_sweep_from_looking(tmp_path, capsys):
