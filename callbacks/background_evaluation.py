@@ -6,21 +6,19 @@ from typing import Any, NamedTuple
 
 import lightning as L
 
-from edp_lightning.callbacks.checkpoints import checkpoint_folder
+from edp_lightning.callbacks.checkpoints import checkpoint_of
 from edp_lightning.callbacks.evaluation_ends import stop_signals
 from edp_lightning.evaluation.background import BackgroundRollout
 from edp_lightning.evaluation.rollout import EpisodeResult
 from edp_lightning.evaluation.targets import Game
 from edp_lightning.runs.checkpoint_io import read_checkpoint
+from edp_lightning.runs.run_folder import PENDING
 from edp_lightning.runs.stop_signals import StopRequested
-
-PENDING = "evaluating.ckpt"
-"""Name of the file from which a background evaluation plays; there until its result is known, also across a resume."""
 
 
 def pending_file(trainer: L.Trainer) -> Path:
     """Return the file of a run from which a background evaluation plays."""
-    return checkpoint_folder(trainer) / PENDING
+    return checkpoint_of(trainer, PENDING)
 
 
 def pending_step(trainer: L.Trainer) -> int | None:

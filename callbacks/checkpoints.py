@@ -19,7 +19,7 @@ from edp_lightning.callbacks.resumed_loops import evaluation_follows, stand_at_e
 from edp_lightning.errors import UserError
 from edp_lightning.runs.checkpoint_io import IN_BACKGROUND, AtomicCheckpointIO, read_checkpoint
 from edp_lightning.runs.ranks import check_agreement, largest_over_ranks
-from edp_lightning.runs.run_folder import lies_in
+from edp_lightning.runs.run_folder import checkpoint_file, lies_in
 from edp_lightning.runs.stop_signals import StopSignals
 
 STEPS_BETWEEN_AGREEMENTS = 10
@@ -87,7 +87,7 @@ class LastCheckpoint(Checkpoint):
         """Save the end of a run that ended by something else than its number of steps."""
         self._over = True
         if self._soon or self._saved_step != trainer.global_step:
-            self._save(trainer, checkpoint_folder(trainer) / "last.ckpt")
+            self._save(trainer, checkpoint_of(trainer))
         if self._error is not None:
             raise self._error
 
@@ -148,12 +148,12 @@ class LastCheckpoint(Checkpoint):
             self._save_and_stop(trainer, stop)
         if self._soon or step == trainer.max_steps or self._is_due(trainer):
             over = step == trainer.max_steps or self._error is not None
-            self._save(trainer, checkpoint_folder(trainer) / "last.ckpt", wait=over)
+            self._save(trainer, checkpoint_of(trainer), wait=over)
         if self._error is not None:
             raise self._error
 
     def _save_and_stop(self, trainer: L.Trainer, stop: int) -> NoReturn:
-        path = checkpoint_folder(trainer) / "last.ckpt"
+        path = checkpoint_of(trainer)
         self._save(trainer, path)
         rank_zero_info(f"stopped after step {trainer.global_step}, saved {path}; continue with --ckpt_path last")
         if stop == signal.SIGINT:
@@ -190,9 +190,9 @@ class LastCheckpoint(Checkpoint):
         self._soon = False
 
 
-def checkpoint_folder(trainer: L.Trainer) -> Path:
-    """Return where a run keeps its checkpoints."""
-    return Path(trainer.default_root_dir).absolute() / "checkpoints"
+def checkpoint_of(trainer: L.Trainer, name: str = "last") -> Path:
+    """Return where a run keeps a checkpoint, or will."""
+    return checkpoint_file(Path(trainer.default_root_dir).absolute(), name)
 
 
 def judged_checkpoint(trainer: L.Trainer) -> str:
@@ -235,7 +235,7 @@ class BestCheckpoint(ModelCheckpoint):
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Put the file beside ``last.ckpt``, whatever the logger."""
-        self.dirpath = self.dirpath or str(checkpoint_folder(trainer))
+        self.dirpath = self.dirpath or str(checkpoint_of(trainer).parent)
         super().setup(trainer, pl_module, stage)
 
     @property

@@ -15,7 +15,7 @@ from edp_lightning.callbacks.checkpoints import (
     BestCheckpoint,
     LastCheckpoint,
     branches_off,
-    checkpoint_folder,
+    checkpoint_of,
     judged_checkpoint,
 )
 from edp_lightning.callbacks.evaluation_checks import check_background, check_data, check_processes
@@ -167,7 +167,7 @@ class EnvironmentEvaluation(L.Callback):
             if judgement is not None:
                 for callback in _best_checkpoints(trainer):
                     callback.judge(trainer, judgement.scores["score"])
-        trainer.save_checkpoint(checkpoint_folder(trainer) / "last.ckpt", weights_only=False)
+        trainer.save_checkpoint(checkpoint_of(trainer), weights_only=False)
 
     def evaluate_now(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Play between Lightning's own evaluations; the scores go to loggers, listeners and the history."""

@@ -11,7 +11,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from lightning.pytorch.utilities.seed import isolate_rng
 
-from edp_lightning.callbacks.checkpoints import checkpoint_folder
+from edp_lightning.callbacks.checkpoints import checkpoint_of
 from edp_lightning.callbacks.environment_evaluation import EnvironmentEvaluation
 from edp_lightning.callbacks.online_environment import (
     collected_where,
@@ -219,7 +219,7 @@ class OnlineTraining(L.Callback):
             callback.evaluate_now(trainer, pl_module)
         if not trainer.fast_dev_run:  # type: ignore[attr-defined]
             # --ckpt_path last goes on from here, whenever the run is cut off
-            trainer.save_checkpoint(checkpoint_folder(trainer) / "last.ckpt", weights_only=False)
+            trainer.save_checkpoint(checkpoint_of(trainer), weights_only=False)
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *args: Any) -> None:
         """Take the environment steps that are due before the next gradient step."""

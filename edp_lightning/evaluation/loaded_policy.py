@@ -14,7 +14,7 @@ from edp_lightning.algorithms.registry import algorithm_of
 from edp_lightning.errors import UserError, did_you_mean
 from edp_lightning.runs.checkpoint_io import read_checkpoint
 from edp_lightning.runs.rng import stream_seed
-from edp_lightning.runs.run_folder import NAMED_CHECKPOINTS, named_checkpoint
+from edp_lightning.runs.run_folder import NAMED_CHECKPOINTS, checkpoint_in
 
 Array = TypeVar("Array", Tensor, NDArray[np.floating])
 
@@ -168,15 +168,13 @@ def load_policy(
     if checkpoint not in NAMED_CHECKPOINTS:
         hint = did_you_mean(checkpoint, NAMED_CHECKPOINTS)
         raise UserError(f"checkpoint must be {' or '.join(NAMED_CHECKPOINTS)}; got {checkpoint!r}{hint}")
-    path = Path(run_or_file)
-    if path.is_dir():
-        path = Path(named_checkpoint(path, checkpoint) or "")
-        if not path.is_file():
-            raise UserError(
-                f"{run_or_file} holds no checkpoints/{checkpoint}.ckpt: give the folder of a run, "
-                "OUTPUT/DATASET/RUN_NAME-seedSEED, that has saved one, or a checkpoint file"
-            )
-    elif not path.exists():
+    path = checkpoint_in(run_or_file, checkpoint)
+    if Path(run_or_file).is_dir() and not path.is_file():
+        raise UserError(
+            f"{run_or_file} holds no checkpoints/{checkpoint}.ckpt: give the folder of a run, "
+            "OUTPUT/DATASET/RUN_NAME-seedSEED, that has saved one, or a checkpoint file"
+        )
+    if not path.exists():
         raise UserError(f"{path} does not exist: give the folder of a run or a checkpoint file")
     saved = read_checkpoint(path)
     target = _device(device)

@@ -18,7 +18,7 @@ from edp_lightning.evaluation.offline_judge import Judge, estimate
 from edp_lightning.evaluation.results import checkpoint_facts, versions
 from edp_lightning.runs.checkpoint_io import read_checkpoint
 from edp_lightning.runs.progress import LoggedProgress
-from edp_lightning.runs.run_folder import folder_of_checkpoint
+from edp_lightning.runs.run_folder import checkpoint_in, folder_of_checkpoint
 
 
 def evaluate_offline(
@@ -67,7 +67,7 @@ def evaluate_offline(
             raise UserError(f"{name} must be at least 1; got {value}")
     if ckpt_path is None:
         raise UserError("name the policy: --ckpt_path FILE, a checkpoint or the folder of a run")
-    path = Path(ckpt_path) / "checkpoints" / "last.ckpt" if Path(ckpt_path).is_dir() else Path(ckpt_path)
+    path = checkpoint_in(ckpt_path)
     saved = read_checkpoint(path)
     algorithm = load_policy(path, device=device, seed=seed).algorithm
     discount = _discount(algorithm, discount)

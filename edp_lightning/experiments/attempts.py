@@ -5,6 +5,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from edp_lightning.runs.run_folder import checkpoint_file
+
 FOLDER = "trial"
 """In the run's folder: what a sweep keeps there beside what training and testing write."""
 
@@ -16,7 +18,7 @@ def note(folder: Path, **facts: Any) -> None:
         folder: The run's folder.
         facts: What to say beside the time, and the time of the last checkpoint.
     """
-    last = folder / "checkpoints" / "last.ckpt"
+    last = checkpoint_file(folder)
     try:
         saved = last.stat().st_mtime if last.is_file() else None
         with (folder / FOLDER / "attempts.jsonl").open("a") as file:

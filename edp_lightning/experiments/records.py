@@ -12,13 +12,10 @@ from edp_lightning.experiments.attempts import FOLDER
 from edp_lightning.experiments.options import read_yaml
 from edp_lightning.experiments.plan import Trial
 from edp_lightning.runs.checkpoint_io import read_checkpoint
-from edp_lightning.runs.run_folder import NAMED_CHECKPOINTS
+from edp_lightning.runs.run_folder import NAMED_CHECKPOINTS, PENDING, checkpoint_file
 
 EVALUATION = "EnvironmentEvaluation"
 """Name under which a checkpoint keeps whether an evaluation of its policy was interrupted."""
-
-PENDING = "evaluating.ckpt"
-"""Name of the file beside the checkpoints that an interrupted evaluation in the background leaves."""
 
 
 def trial_folder(trial: Trial) -> Path:
@@ -31,19 +28,14 @@ def log_file(trial: Trial) -> Path:
     return trial_folder(trial) / "log.txt"
 
 
-def checkpoint_file(trial: Trial, name: str = "last") -> Path:
-    """Return where a checkpoint is, or will be."""
-    return trial.folder / "checkpoints" / f"{name}.ckpt"
-
-
 def is_begun(trial: Trial) -> bool:
     """Return whether there is something to go on from, be it damaged."""
-    return checkpoint_file(trial).is_file()
+    return checkpoint_file(trial.folder).is_file()
 
 
 def checkpoint_step(trial: Trial, name: str = "last") -> int:
     """Return the gradient steps of a checkpoint, 0 if there is none."""
-    path = checkpoint_file(trial, name)
+    path = checkpoint_file(trial.folder, name)
     return int(_read(path)["global_step"]) if path.is_file() else 0
 
 
@@ -53,9 +45,9 @@ def owes_evaluation(trial: Trial) -> bool:
     Args:
         trial: A trial with a checkpoint.
     """
-    path = checkpoint_file(trial)
+    path = checkpoint_file(trial.folder)
     state = _read(path).get("callbacks", {}).get(EVALUATION, {})
-    return bool(state.get("owed")) or path.with_name(PENDING).exists()
+    return bool(state.get("owed")) or checkpoint_file(trial.folder, PENDING).exists()
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from edp_lightning.figures.drawing import check_output, new_figure
 from edp_lightning.figures.film import Way, draw_maze, trace
 from edp_lightning.figures.runs import Curve, read_curves
 from edp_lightning.runs.checkpoint_io import read_checkpoint
+from edp_lightning.runs.run_folder import checkpoint_file
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -39,7 +40,7 @@ def evaluation_of(folder: str | Path, checkpoint: str = "last") -> EvaluationEnv
     Raises:
         UserError: If there is no such checkpoint, or its dataset is not on this machine.
     """
-    return environment_of(Path(folder) / "checkpoints" / f"{checkpoint}.ckpt")
+    return environment_of(checkpoint_file(folder, checkpoint))
 
 
 def environment_of(ckpt_path: str | Path) -> EvaluationEnvironment | None:

@@ -18,6 +18,12 @@ from edp_lightning.runs.checkpoint_io import read_checkpoint
 NAMED_CHECKPOINTS = ("last", "best")
 """Values of --ckpt_path that mean a file in the run's folder."""
 
+CHECKPOINTS = "checkpoints"
+"""Folder of the checkpoints, in that of their run."""
+
+PENDING = "evaluating"
+"""Name of the checkpoint from which an evaluation in the background plays; there until its result is known."""
+
 LOCK = ".lock"
 
 
@@ -31,10 +37,21 @@ def run_folder(output: str, dataset: str, run_name: str, seed: int | bool) -> Pa
     return Path(output) / readable / f"{run_name}-seed{int(seed)}"
 
 
+def checkpoint_file(folder: str | Path, name: str = "last") -> Path:
+    """Return where a run in a folder keeps a checkpoint, or will."""
+    return Path(folder) / CHECKPOINTS / f"{name}.ckpt"
+
+
+def checkpoint_in(run_or_file: str | Path, name: str = "last") -> Path:
+    """Return the file that is meant by a run's folder or by a checkpoint file."""
+    path = Path(run_or_file)
+    return checkpoint_file(path, name) if path.is_dir() else path
+
+
 def folder_of_checkpoint(path: str | Path) -> Path:
     """Return the folder for what is found out about a checkpoint file: its run's, or the one it lies in."""
     folder = Path(path).absolute().parent
-    return folder.parent if folder.name == "checkpoints" else folder
+    return folder.parent if folder.name == CHECKPOINTS else folder
 
 
 def lies_in(checkpoint: str | Path, folder: str | Path) -> bool:
@@ -71,7 +88,7 @@ def claimed_run_folder(folder: Path, resume: bool, trained: Callable[[], bool]) 
         UserError: If the folder cannot be written, or holds a run and this one does not continue it.
     """
     try:
-        taken = (folder / "checkpoints" / "last.ckpt").exists()
+        taken = checkpoint_file(folder).exists()
         missing = [path for path in (folder, *folder.parents) if not path.exists()]
     except OSError as error:
         raise UserError(f"folder {folder} cannot be used ({error.strerror}): choose another with --output") from error
@@ -101,7 +118,7 @@ def _remove(folders: list[Path]) -> None:
 
 def named_checkpoint(folder: Path, wanted: str | None) -> str | None:
     """Return the file that ``--ckpt_path`` means: ``last`` and ``best`` lie in the run's folder."""
-    return str(folder / "checkpoints" / f"{wanted}.ckpt") if wanted in NAMED_CHECKPOINTS else wanted
+    return str(checkpoint_file(folder, wanted)) if wanted is not None and wanted in NAMED_CHECKPOINTS else wanted
 
 
 def resume_point(folder: Path, wanted: str | None) -> tuple[str | None, int]:

@@ -16,6 +16,7 @@ from edp_lightning.environments.scores import ScoreReference
 from edp_lightning.environments.specs import read_spec
 from edp_lightning.errors import UserError
 from edp_lightning.runs.checkpoint_io import read_checkpoint
+from edp_lightning.runs.run_folder import checkpoint_in
 
 Floats = NDArray[np.float32]
 
@@ -107,7 +108,7 @@ def open_online(path: Path) -> OnlineSource:
     Raises:
         UserError: If the file is no checkpoint, or nothing was collected.
     """
-    file = path / "checkpoints" / "last.ckpt" if path.is_dir() else path
+    file = checkpoint_in(path)
     state = read_checkpoint(file).get("callbacks", {}).get(STATE)
     if not state or not state["collected"]["time"]:
         raise UserError(f"{file} holds nothing collected online: give a run that was trained with online.env_steps")
