@@ -56,3 +56,17 @@ def compile_or_eager(function: Callable[P, R], dynamic: bool = False) -> Callabl
         return result
 
     return call
+
+
+def preparation(compiled: bool, dynamic: bool = False) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Return a function that compiles others, as :func:`compile_or_eager` does, or leaves them as they are.
+
+    Args:
+        compiled: Whether to compile.
+        dynamic: Whether the tensors' shapes change from call to call.
+    """
+
+    def prepare(function: Callable[P, R]) -> Callable[P, R]:
+        return compile_or_eager(function, dynamic) if compiled else function
+
+    return prepare

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from edp_lightning.acceleration.compilation import preparation
 from edp_lightning.algorithms.inspection import StepReport
 from edp_lightning.algorithms.offline_algorithm import OfflineAlgorithm
 from edp_lightning.algorithms.optimization import Learner
@@ -40,7 +41,7 @@ class BehaviorCloning(OfflineAlgorithm):
 
     def prepare_step(self, compiled: bool) -> None:
         """Choose whether the loss is compiled for this module's device."""
-        self._loss = self.preparation(compiled)(_loss)
+        self._loss = preparation(compiled)(_loss)
 
     def draw_noise(self, step: int, rows: int) -> tuple[Tensor, ...]:
         """Return no random numbers: there are none."""

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from edp_lightning.acceleration.compilation import preparation
 from edp_lightning.algorithms.offline_algorithm import OfflineAlgorithm
 from edp_lightning.networks.ensemble import QEnsemble
 from edp_lightning.policies.acting import ActionChooser, Choice, candidate_noise
@@ -23,8 +24,8 @@ class CandidateChoice(OfflineAlgorithm):
             fused: Whether fused passes know the networks, where the processor has them.
         """
         # on a GPU, the form for any number of rows is not measured
-        compiled = self.hparams["compile"] and self.root_device.type == "cpu"
-        self.chooser = ActionChooser(self.preparation(compiled, dynamic=True), self.fused_passes(compiled) if fused else None)
+        compiled = self.compiled and self.root_device.type == "cpu"
+        self.chooser = ActionChooser(preparation(compiled, dynamic=True), self.fused_passes(compiled) if fused else None)
 
     def choose_among(
         self,

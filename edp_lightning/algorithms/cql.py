@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from edp_lightning.acceleration.compilation import preparation
 from edp_lightning.algorithms.inspection import Critics, Follower, StepReport
 from edp_lightning.algorithms.losses import td_target
 from edp_lightning.algorithms.offline_algorithm import OfflineAlgorithm
@@ -117,7 +118,7 @@ class CQL(OfflineAlgorithm):
 
     def prepare_step(self, compiled: bool) -> None:
         """Choose whether the functions of a gradient step are compiled for this module's device."""
-        prepare = self.preparation(compiled)
+        prepare = preparation(compiled)
         self._target_values = prepare(_target_values)
         self._actor_loss = prepare(_actor_loss)
         self._critic_terms = prepare(partial(_critic_terms, lowest=self.hparams["conservative_min"]))

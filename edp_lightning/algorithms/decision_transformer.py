@@ -7,6 +7,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from edp_lightning.acceleration.compilation import preparation
 from edp_lightning.algorithms.inspection import StepReport
 from edp_lightning.algorithms.offline_algorithm import OfflineAlgorithm
 from edp_lightning.algorithms.optimization import Learner, decayed_adam
@@ -149,7 +150,7 @@ class DecisionTransformer(OfflineAlgorithm):
 
     def prepare_step(self, compiled: bool) -> None:
         """Choose whether the loss is compiled for this module's device."""
-        self._squared_error = self.preparation(compiled)(_squared_error)
+        self._squared_error = preparation(compiled)(_squared_error)
 
     def draw_noise(self, step: int, rows: int) -> Kept:
         """Return what dropout keeps in a gradient step."""

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from edp_lightning.acceleration.compilation import preparation
 from edp_lightning.acceleration.critic_passes import CriticPasses, with_action_gradient
 from edp_lightning.acceleration.fused_networks import FusedCriticPasses, fused_noise_network
 from edp_lightning.algorithms.candidates import CandidateChoice
@@ -111,7 +112,7 @@ class DiffusionQL(CandidateChoice):
 
     def prepare_step(self, compiled: bool) -> None:
         """Choose whether the functions of a gradient step are compiled for this module's device."""
-        prepare, self._fused = self.preparation(compiled), self.fused_passes(compiled)
+        prepare, self._fused = preparation(compiled), self.fused_passes(compiled)
         self._passes = CriticPasses(prepare) if self._fused is None else FusedCriticPasses(self._fused)
         self._next_actions = prepare(_sample) if self._fused is None else self._fused_sample
         self._behavior_loss = prepare(_behavior_loss)

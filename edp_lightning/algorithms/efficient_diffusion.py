@@ -9,6 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from edp_lightning.acceleration.compilation import preparation
 from edp_lightning.algorithms.candidates import CandidateChoice
 from edp_lightning.algorithms.inspection import Critics, Follower, StepReport
 from edp_lightning.algorithms.iql import critic_loss, state_values, value_loss
@@ -123,7 +124,7 @@ class EfficientDiffusionIQL(CandidateChoice):
     def prepare_step(self, compiled: bool) -> None:
         """Choose whether the functions of a gradient step are compiled for this module's device."""
         h: Any = self.hparams
-        prepare = self.preparation(compiled)
+        prepare = preparation(compiled)
         self._values = prepare(state_values)
         self._value_loss = prepare(partial(value_loss, expectile=h.expectile))
         self._actor_losses = prepare(partial(_actor_losses, inverse_temperature=h.inverse_temperature, max_weight=h.max_weight))

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from edp_lightning.acceleration.compilation import preparation
 from edp_lightning.acceleration.precision import HiddenPrecision
 from edp_lightning.algorithms.candidates import CandidateChoice
 from edp_lightning.algorithms.inspection import Critics, Follower, StepReport, TunableEntropy
@@ -205,7 +206,7 @@ class EntropyDiffusionPolicy(CandidateChoice):
         """Choose whether the pure functions of a gradient step are compiled for this module's device."""
         options = ObjectiveOptions.of(self.hparams, num_backup_actions=self.num_backup_actions)
         networks = Networks(self.normalizer, self.actor, self.ema_actor, self.critic, self.target_critic)
-        prepare, fused = self.preparation(compiled), self.fused_passes(compiled)
+        prepare, fused = preparation(compiled), self.fused_passes(compiled)
         self.objectives = Objectives(networks, options, self.entropy_coef, prepare, fused)
 
     def entropy_coef(self, observation: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from edp_lightning.acceleration.compilation import preparation
 from edp_lightning.algorithms.inspection import Critics, Follower, StepReport
 from edp_lightning.algorithms.losses import td_target
 from edp_lightning.algorithms.offline_algorithm import OfflineAlgorithm
@@ -95,7 +96,7 @@ class FQL(OfflineAlgorithm):
 
     def prepare_step(self, compiled: bool) -> None:
         """Choose whether the functions of a gradient step are compiled for this module's device."""
-        prepare = self.preparation(compiled)
+        prepare = preparation(compiled)
         self._next_values = prepare(partial(_next_values, aggregation=self.hparams["q_aggregation"]))
         self._critic_loss = prepare(_critic_loss)
         self._flow_loss = prepare(_flow_loss)

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from edp_lightning.acceleration.compilation import preparation
 from edp_lightning.algorithms.candidates import CandidateChoice
 from edp_lightning.algorithms.inspection import Critics, Follower, StepReport
 from edp_lightning.algorithms.iql import critic_loss, state_values, value_loss
@@ -141,7 +142,7 @@ class IDQL(CandidateChoice):
 
     def prepare_step(self, compiled: bool) -> None:
         """Choose whether the functions of a gradient step are compiled for this module's device."""
-        prepare = self.preparation(compiled)
+        prepare = preparation(compiled)
         self._actor_loss = prepare(_actor_loss)
         self._values = prepare(state_values)
         self._value_loss = prepare(partial(value_loss, expectile=self.hparams["expectile"]))

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from edp_lightning.acceleration.compilation import preparation
 from edp_lightning.algorithms.inspection import Critics, Follower, StepReport
 from edp_lightning.algorithms.losses import exponential_weights, td_target
 from edp_lightning.algorithms.offline_algorithm import OfflineAlgorithm
@@ -111,7 +112,7 @@ class IQL(OfflineAlgorithm):
     def prepare_step(self, compiled: bool) -> None:
         """Choose whether the functions of a gradient step are compiled for this module's device."""
         h: Any = self.hparams
-        prepare = self.preparation(compiled)
+        prepare = preparation(compiled)
         self._values = prepare(state_values)
         self._value_loss = prepare(partial(value_loss, expectile=h.expectile))
         self._actor_loss = prepare(partial(_actor_loss, inverse_temperature=h.inverse_temperature, max_weight=h.max_weight))

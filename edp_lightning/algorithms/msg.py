@@ -8,6 +8,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from edp_lightning.acceleration.compilation import preparation
 from edp_lightning.acceleration.critic_passes import CriticPasses, with_action_gradient
 from edp_lightning.algorithms.inspection import Critics, Follower, QFunction, StepReport
 from edp_lightning.algorithms.losses import td_target
@@ -114,7 +115,7 @@ class MSG(OfflineAlgorithm):
     def prepare_step(self, compiled: bool) -> None:
         """Choose whether the functions of a gradient step are compiled for this module's device."""
         h: Any = self.hparams
-        prepare = self.preparation(compiled)
+        prepare = preparation(compiled)
         self._passes = CriticPasses(prepare)
         self._own_inputs = prepare(partial(_own_inputs, per_member=h.critics_per_member))
         self._critic_loss = prepare(partial(_critic_loss, members=h.num_critics, behavior_coef=h.behavior_coef))

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from edp_lightning.acceleration.compilation import preparation
 from edp_lightning.algorithms.inspection import Critics, Follower, StepReport
 from edp_lightning.algorithms.losses import td_target
 from edp_lightning.algorithms.offline_algorithm import OfflineAlgorithm
@@ -109,7 +110,7 @@ class ReBRAC(OfflineAlgorithm):
     def prepare_step(self, compiled: bool) -> None:
         """Choose whether the functions of a gradient step are compiled for this module's device."""
         h: Any = self.hparams
-        prepare = self.preparation(compiled)
+        prepare = preparation(compiled)
         self._next_values = prepare(partial(_next_values, spread=h.policy_noise, bound=h.noise_clip, coef=h.critic_bc_coef))
         self._critic_loss = prepare(_critic_loss)
         self._actor_terms = prepare(_actor_terms)
