@@ -60,6 +60,6 @@ class DataReport(L.Callback):
 
     def _writer(self, trainer: L.Trainer):  # type: ignore[no-untyped-def]
         data = getattr(trainer, "datamodule", None)  # a loader of somebody else's has no card
-        if data is None or not trainer.is_global_zero or not isinstance(trainer.logger, TensorBoardLogger):
+        if not hasattr(data, "card") or not trainer.is_global_zero or not isinstance(trainer.logger, TensorBoardLogger):
             return None
         return trainer.logger.experiment

@@ -7,6 +7,7 @@ import torch
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
+from edp_lightning.algorithms.losses import td_target
 from edp_lightning.data.tables.table import TransitionTable
 from edp_lightning.data.transitions import Batch
 from edp_lightning.errors import UserError
@@ -67,6 +68,6 @@ def errors(algorithm: Any, rows: Batch) -> dict[str, Tensor]:
     next_action = None if critics is None else algorithm.draw_actions(following, torch.Generator().manual_seed(1))
     if next_action is not None:
         value = critics.pessimistic(critics.target(following, next_action))
-        target = rows.reward + critics.discount**rows.steps * (1 - rows.terminated) * value
+        target = td_target(rows.reward, rows.terminated, rows.steps, value, algorithm.discount)
         found["td_error"] = (critics.online(observation, rows.action).mean(dim=0) - target).square().mean()
     return found

@@ -9,7 +9,6 @@ import lightning as L
 import torch
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
-from lightning.pytorch.utilities.seed import isolate_rng
 
 from edp_lightning.callbacks.checkpoints import checkpoint_of
 from edp_lightning.callbacks.environment_evaluation import EnvironmentEvaluation
@@ -28,6 +27,7 @@ from edp_lightning.evaluation.metrics import evaluation_scores
 from edp_lightning.evaluation.online_curve import Point, collected_since, write_points
 from edp_lightning.evaluation.pace import Pace
 from edp_lightning.evaluation.rollout import EpisodeResult
+from edp_lightning.runs.rng import untouched_streams
 from edp_lightning.runs.run_folder import lies_in
 
 
@@ -174,8 +174,7 @@ class OnlineTraining(L.Callback):
         if self._buffer is None:
             return
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
-        on_gpu: bool = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
-        with isolate_rng(include_cuda=on_gpu):
+        with untouched_streams():
             envs = online_environment(data.environment, self._pace.num_envs, self.num_workers)
             self._close = envs.close
             ends_there = _first_success if data.recipe.terminals == "first_success" else None

@@ -76,16 +76,19 @@ class QDiagnostics(L.Callback):
     def _spreads(self, trainer: L.Trainer, module: Any) -> dict[str, float]:
         """Return the critics' standard deviation on dataset actions and on policy actions, averaged over states."""
         critics: Critics | None = module.critics
-        if critics is None or critics.num_critics < 2:
+        if critics is None:
             return {}
         table = trainer.datamodule.table  # type: ignore[attr-defined]
         rows = table.gather(torch.from_numpy(spread_evenly(len(table), self.num_states)).to(table.rows.device))
         observation, action = module.normalizer(rows.observation.to(module.device)), rows.action.to(module.device)
-        actions = {"spread_data": action}
+        on_data = critics.target(observation, action)
+        if len(on_data) < 2:
+            return {}
+        spreads = {"spread_data": on_data}
         drawn = module.draw_actions(observation, torch.Generator().manual_seed(0))
         if drawn is not None:
-            actions["spread_policy"] = drawn
-        return {name: float(critics.target(observation, a).std(dim=0).mean()) for name, a in actions.items()}
+            spreads["spread_policy"] = critics.target(observation, drawn)
+        return {name: float(q.std(dim=0).mean()) for name, q in spreads.items()}
 
     def _calibrate(self, trainer: L.Trainer, module: Any, trajectories: Sequence[Trajectory], step: int) -> dict[str, float]:
         """Return bias and correlation over steps of the episodes, and draw them."""

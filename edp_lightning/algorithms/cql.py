@@ -192,7 +192,7 @@ class CQL(OfflineAlgorithm):
     @property
     def critics(self) -> Critics:
         """The critics, judged by their minimum."""
-        return Critics.by_minimum(self.target_critic, self.critic, self.critic.num_critics, self.hparams["discount"])
+        return Critics.by_minimum(self.target_critic, self.critic)
 
 
 def _values_of_several(critic: Any, observation: Tensor, actions: Tensor) -> Tensor:

@@ -185,7 +185,7 @@ class DiffusionQL(CandidateChoice):
     @property
     def critics(self) -> Critics:
         """The critics, judged by their minimum."""
-        return Critics.by_minimum(self.target_critic, self.critic, 2, self.hparams["discount"])
+        return Critics.by_minimum(self.target_critic, self.critic)
 
     @property
     def uses_values(self) -> bool:

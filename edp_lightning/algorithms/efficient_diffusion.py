@@ -176,8 +176,7 @@ class EfficientDiffusionIQL(CandidateChoice):
     @property
     def critics(self) -> Critics:
         """The critics, judged by their minimum."""
-        h: Any = self.hparams
-        return Critics.by_minimum(self.target_critic, self.critic, h.num_critics, h.discount)
+        return Critics.by_minimum(self.target_critic, self.critic)
 
     def decision_facts(self) -> dict[str, Any]:
         """Return how many candidates there were, how one was chosen, and how they were drawn."""

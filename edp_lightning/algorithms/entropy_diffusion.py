@@ -269,7 +269,7 @@ class EntropyDiffusionPolicy(CandidateChoice):
     def critics(self) -> Critics:
         """The ensemble, judged by the pessimistic value that the actor is trained on."""
         pessimistic = partial(aggregate_q, aggregation=self.q_aggregation, lcb_coef=self.lcb_coef)
-        return Critics(self.target_critic, self.critic, pessimistic, self.critic.num_critics, self.hparams["discount"])
+        return Critics(self.target_critic, self.critic, pessimistic)
 
     @property
     def uses_values(self) -> bool:

@@ -150,7 +150,7 @@ class FQL(OfflineAlgorithm):
     def critics(self) -> Critics:
         """The critics, judged by their mean, which the policy climbs."""
         pessimistic = partial(torch.mean, dim=0)
-        return Critics(self.target_critic, self.critic, pessimistic, self.critic.num_critics, self.hparams["discount"])
+        return Critics(self.target_critic, self.critic, pessimistic)
 
 
 @torch.no_grad()

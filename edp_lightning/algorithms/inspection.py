@@ -20,20 +20,16 @@ class Critics:
         target: Q-values of the target critics.
         online: Q-values of the critics under training.
         pessimistic: Maps Q-values (num_critics, batch) to the value (batch,) that the policy is improved on.
-        num_critics: Number of critics.
-        discount: Discount per environment step.
     """
 
     target: QFunction
     online: QFunction
     pessimistic: Callable[[Tensor], Tensor]
-    num_critics: int
-    discount: float
 
     @classmethod
-    def by_minimum(cls, target: QFunction, online: QFunction, num_critics: int, discount: float) -> "Critics":
+    def by_minimum(cls, target: QFunction, online: QFunction) -> "Critics":
         """Return critics of which the smallest value counts; arguments as of the class."""
-        return cls(target, online, partial(torch.amin, dim=0), num_critics, discount)
+        return cls(target, online, partial(torch.amin, dim=0))
 
 
 @dataclass(frozen=True)

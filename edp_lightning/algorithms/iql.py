@@ -167,8 +167,7 @@ class IQL(OfflineAlgorithm):
     @property
     def critics(self) -> Critics:
         """The critics, judged by their minimum."""
-        h: Any = self.hparams
-        return Critics.by_minimum(self.target_critic, self.critic, h.num_critics, h.discount)
+        return Critics.by_minimum(self.target_critic, self.critic)
 
     @property
     def uses_values(self) -> bool:

@@ -65,11 +65,11 @@ def td_target(reward: Tensor, terminated: Tensor, steps: Tensor, next_q: Tensor,
         reward: (n-step) rewards, shape (batch,).
         terminated: 1 where the episode truly ended, else 0, shape (batch,). A time limit is not an end.
         steps: Number of environment steps k between s and s', shape (batch,).
-        next_q: Target critics at s', shape (num_critics, batch).
+        next_q: Target critics at s', shape (num_critics, batch), or one value for all of them, shape (batch,).
         discount: Discount per environment step, in [0, 1].
 
     Returns:
-        Targets, shape (num_critics, batch).
+        Targets, of the shape of ``next_q``.
     """
     return reward + discount**steps * (1 - terminated) * next_q
 

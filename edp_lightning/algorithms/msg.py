@@ -198,7 +198,7 @@ class MSG(OfflineAlgorithm):
             return lambda observation, action: self._by_member(critic(observation, action)).amin(1)
 
         pessimistic = partial(_lower_bound, lcb_coef=h.lcb_coef)
-        return Critics(members(self.target_critic), members(self.critic), pessimistic, h.num_critics, h.discount)
+        return Critics(members(self.target_critic), members(self.critic), pessimistic)
 
     def decision_facts(self) -> dict[str, Any]:
         """Return whether actions were drawn."""

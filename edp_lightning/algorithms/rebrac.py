@@ -154,7 +154,7 @@ class ReBRAC(OfflineAlgorithm):
     @property
     def critics(self) -> Critics:
         """The critics, judged by their minimum."""
-        return Critics.by_minimum(self.target_critic, self.critic, self.critic.num_critics, self.hparams["discount"])
+        return Critics.by_minimum(self.target_critic, self.critic)
 
 
 @torch.no_grad()

@@ -10,7 +10,6 @@ import lightning as L
 import numpy as np
 import torch
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
-from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -36,6 +35,7 @@ from edp_lightning.errors import UserError
 from edp_lightning.option_bounds import check_bounds
 from edp_lightning.runs.cache_folder import cache_folder
 from edp_lightning.runs.plain import make_plain
+from edp_lightning.runs.rng import untouched_streams
 
 if TYPE_CHECKING:  # environments and file formats are imported when a dataset is opened, not for --help
     from edp_lightning.data.sources.source import Source
@@ -238,8 +238,7 @@ class OfflineDataModule(L.LightningDataModule):
             return ""
         from edp_lightning.environments.trial import try_out
 
-        on_gpu: bool = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
-        with isolate_rng(include_cuda=on_gpu):  # no GPU is started for its state
+        with untouched_streams():
             return try_out(self.environment, self.observation_dim, self.action_dim)
 
     def _read(self, stage: str) -> None:

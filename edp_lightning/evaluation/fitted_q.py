@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from edp_lightning.algorithms.losses import td_target
 from edp_lightning.networks.perceptron import StackedCritics
 from edp_lightning.runs.rng import stream_seed
 
@@ -102,8 +103,7 @@ def fit_q(
         batch = PolicyTransitions(*(column[index] for column in transitions))
         with torch.no_grad():
             following = target(batch.next_observation, batch.next_action)
-            goal = batch.reward + discount**batch.steps * (1 - batch.terminated) * following
-            goal.clamp_(*low_high)
+            goal = td_target(batch.reward, batch.terminated, batch.steps, following, discount).clamp(*low_high)
         loss = (online(batch.observation, batch.action) - goal).square().mean(dim=1).sum()
         optimizer.zero_grad()
         loss.backward()

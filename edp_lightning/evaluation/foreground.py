@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import lightning as L
 import torch
-from lightning.pytorch.utilities.seed import isolate_rng
 
 from edp_lightning.environments.workers import Environments, LocalEnvironments, WorkerEnvironments
 from edp_lightning.evaluation.rollout import Act, EpisodeResult, Player, rollout
+from edp_lightning.runs.rng import untouched_streams
 from edp_lightning.runs.stop_signals import StopRequested, StopSignals
 
 if TYPE_CHECKING:  # the module is imported for --help, environments are not
@@ -73,8 +73,7 @@ class ForegroundRollout:
             target_returns: See ``rollout``.
         """
         outcome = Outcome()
-        on_gpu: bool = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
-        with isolate_rng(include_cuda=on_gpu):  # which starts no GPU for its state, and restores nothing after an exception
+        with untouched_streams():
             try:
                 with signals.interrupting():
                     if len(seeds):

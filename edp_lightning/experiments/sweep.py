@@ -18,8 +18,6 @@ from edp_lightning.experiments.records import check_settings, last_lines, log_fi
 from edp_lightning.experiments.running import RETRIES, State, TrialRun, thread_variables
 from edp_lightning.experiments.slurm import batch_file
 
-ENGINES = ("local", "ray", "slurm")
-
 
 def sweep(
     file: str,

@@ -4,6 +4,7 @@ Training needs no saved generator state this way: a resumed run re-creates the d
 """
 
 import zlib
+from contextlib import AbstractContextManager
 
 _MASK = (1 << 64) - 1
 
@@ -32,3 +33,15 @@ def stream_seed(seed: int, stream: str, index: int) -> int:
     """
     offset = _mix(_mix(seed & _MASK) ^ zlib.crc32(stream.encode()))
     return (offset + index) & 0xFFFFFFFF
+
+
+def untouched_streams() -> AbstractContextManager[None]:
+    """Return a context after which the global random streams are as before; no GPU is started for its state.
+
+    After an exception nothing is restored.
+    """
+    import torch  # seeds are also for processes that need no torch
+    from lightning.pytorch.utilities.seed import isolate_rng
+
+    on_gpu: bool = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    return isolate_rng(include_cuda=on_gpu)

@@ -21,7 +21,7 @@ def algorithm(**changes):
     made = {
         "normalizer": lambda observation: observation / 2,
         "draw_actions": lambda observation, generator: torch.full((len(observation), 1), 0.5),
-        "critics": Critics(q, q, lambda values: values.amin(dim=0), 2, 0.5),
+        "critics": Critics(q, q, lambda values: values.amin(dim=0)),
     }
     return SimpleNamespace(**(made | changes))
 

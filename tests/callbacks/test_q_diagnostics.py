@@ -120,7 +120,7 @@ def test_bias_is_in_the_units_of_training_and_a_cut_episode_is_closed_by_the_cri
     module = SimpleNamespace(
         normalizer=lambda observation: (observation - 1) / 2,
         action_scaler=scaler,
-        critics=Critics(q, q, lambda values: values.amin(dim=0), 2, 0.5),
+        critics=Critics(q, q, lambda values: values.amin(dim=0)),
         discount=0.5,
         device=torch.device("cpu"),
     )
