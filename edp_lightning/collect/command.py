@@ -10,6 +10,7 @@ from edp_lightning.collect.workers import episodes
 from edp_lightning.collect.writer import check_target, write_dataset
 from edp_lightning.errors import UserError
 from edp_lightning.runs.progress import LoggedProgress
+from edp_lightning.runs.stop_signals import leaving_on_sigterm
 
 
 def collect(
@@ -23,7 +24,7 @@ def collect(
     """Collect a dataset on this machine and write it as a Minari set.
 
     The same seed gives the same data whatever the number of workers. The set appears when it is complete; an interrupted
-    collection leaves nothing behind.
+    collection, also one that gets SIGTERM, leaves nothing behind.
 
     Args:
         name: pointmaze-umaze, pointmaze-medium, toy; antmaze-umaze, antmaze-umaze-diverse, antmaze-medium-play,
@@ -41,6 +42,7 @@ def collect(
 
     Raises:
         UserError: If the name is unknown, a number is out of range, or the set exists.
+        SystemExit: With 143 after SIGTERM.
     """
     task = task_of(name)
     total = task.steps if steps is None else steps
@@ -55,14 +57,15 @@ def collect(
     collected: list[RecordedEpisode] = []
     remaining = total
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with LoggedProgress(*columns) as progress, closing(episodes(name, task, seed, spread, workers, total)) as stream:
-        bar = progress.add_task(f"collecting {dataset_id}", total=total)
-        while remaining > 0:
-            episode = next(stream).cut(remaining)
-            collected.append(episode)
-            remaining -= len(episode)
-            progress.advance(bar, len(episode))
     algorithm = f"{task.behavior}, action noise {spread}, seed {seed}"
-    path = write_dataset(dataset_id, collected, task.collection_spec(), task.evaluation_spec(), algorithm, task.description)
+    with leaving_on_sigterm():
+        with LoggedProgress(*columns) as progress, closing(episodes(name, task, seed, spread, workers, total)) as stream:
+            bar = progress.add_task(f"collecting {dataset_id}", total=total)
+            while remaining > 0:
+                episode = next(stream).cut(remaining)
+                collected.append(episode)
+                remaining -= len(episode)
+                progress.advance(bar, len(episode))
+        path = write_dataset(dataset_id, collected, task.collection_spec(), task.evaluation_spec(), algorithm, task.description)
     print(f"{dataset_id}: {total} steps in {len(collected)} episodes, written to {path}")
     return dataset_id

@@ -13,13 +13,14 @@ from edp_lightning.collect.locomotion_tasks import LocomotionTask
 from edp_lightning.collect.recorder import RecordedEpisode, Recorder, make_recorder
 from edp_lightning.collect.tasks import CollectTask, task_of
 from edp_lightning.errors import UserError
-from edp_lightning.runs.processes import check_script_is_guarded
+from edp_lightning.runs.processes import check_script_is_guarded, end_with_parent
 
 _recorder: Recorder | None = None
 
 
 def _start(name: str) -> None:
     global _recorder
+    end_with_parent()
     # Ctrl-C is the parent's to handle: it ends the pool. One process, one core.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _recorder = make_recorder(task_of(name))

@@ -1,6 +1,5 @@
 """Serves batches of transitions, and tells the model and the evaluation what the dataset is."""
 
-import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
@@ -75,7 +74,7 @@ class OfflineDataModule(L.LightningDataModule):
             (Q-chunking, arXiv 2507.07969). At most ``n_step``; ``action_dim`` is so many times as wide.
         collect_steps: Steps to collect if ``dataset`` is one of the sets this package collects and is not on this machine.
         collect_seed: Seed of that collection.
-        collect_workers: Processes of that collection; all cores when not given.
+        collect_workers: Processes of that collection; as many as torch has threads when not given.
         download: Allow Minari to download a missing set.
         environment: Gymnasium id of the evaluation environment, for sets that name none or another than wanted;
             ``package.module:Env-v0`` imports the module that registers it. ``none``: no evaluation.
@@ -217,7 +216,7 @@ class OfflineDataModule(L.LightningDataModule):
                 rank_zero_info(
                     f"{self.dataset} is not on this machine: collecting {h.collect_steps} steps with the bundled controller"
                 )
-                workers = h.collect_workers or os.cpu_count() or 1
+                workers = h.collect_workers or torch.get_num_threads()  # the share of the machine that this process was given
                 collect(names[dataset_id], steps=h.collect_steps, workers=workers, seed=h.collect_seed)
 
     def setup(self, stage: str) -> None:

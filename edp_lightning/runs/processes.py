@@ -1,7 +1,11 @@
-"""Worker processes that are started afresh read the user's script a second time."""
+"""Worker processes: those that are started afresh read the user's script a second time, and none may outlive its parent."""
 
 import ast
+import multiprocessing
+import os
 import sys
+import threading
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from types import FrameType
 
@@ -40,6 +44,21 @@ def is_guarded(script: str, line: int) -> bool:
         if asks and node.lineno <= line <= (node.end_lineno or node.lineno):  # type: ignore[attr-defined]
             return True
     return False
+
+
+def end_with_parent() -> None:
+    """Let this process end when the one that started it is gone, however that one ended; for processes of a pool.
+
+    They wait for work on a pipe whose other end they hold open themselves, and so never hear that nobody sends any.
+    """
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_end_after, args=(parent,), daemon=True).start()
+
+
+def _end_after(parent: BaseProcess) -> None:
+    parent.join()
+    os._exit(1)  # whatever the main thread is at: nobody wants it any more
 
 
 def _line_of(script: str) -> int | None:

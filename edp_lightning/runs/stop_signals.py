@@ -1,6 +1,7 @@
 """Ctrl-C and SIGTERM as a wish that a loop grants between two gradient steps, or at once where nothing can be spoilt."""
 
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing import resource_tracker
@@ -82,6 +83,31 @@ class StopSignals:
         if self._interrupting:
             self._interrupting = False  # once: what cleans up after it must not be interrupted
             raise StopRequested
+
+
+@contextmanager
+def leaving_on_sigterm() -> Iterator[None]:
+    """Let SIGTERM leave what runs inside as an exception does: it cleans up. Its repetitions, as of batch systems, do nothing.
+
+    Where somebody takes the signal already, and outside the main thread, all stays as it is.
+
+    Raises:
+        SystemExit: With 143, where the code is when the signal comes.
+    """
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    if not in_main_thread or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGTERM, _leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _leave(number: int, frame: FrameType | None) -> None:
+    signal.signal(number, signal.SIG_IGN)
+    raise SystemExit(128 + number)
 
 
 @contextmanager

@@ -1,5 +1,11 @@
+import contextlib
 import json
+import os
+import signal
+import subprocess
+import sys
 import threading
+import time
 from pathlib import Path
 
 import gymnasium as gym
@@ -19,6 +25,8 @@ from edp_lightning.data.sources.minari import is_local, open_set
 from edp_lightning.data.sources.opening import obtain
 from edp_lightning.environments.quiet import quiet_gymnasium
 from edp_lightning.errors import UserError
+
+ROOT = Path(__file__).parents[2]
 
 
 def arrays(root: Path, dataset_id: str) -> dict[str, np.ndarray]:
@@ -170,6 +178,55 @@ def test_interrupted_writing_leaves_nothing(failure, minari_root, monkeypatch):
     assert not list(minari_root.rglob("*"))
 
 
+def test_a_batch_systems_signal_leaves_nothing(minari_root, monkeypatch):
+    """It comes while the set is being written, and is repeated while that is cleaned up."""
+    before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+    def terminate(*args, **kwargs):
+        assert signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL  # it would end the tests
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        finally:
+            signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(writer, "create_dataset_from_buffers", terminate)
+    try:
+        with pytest.raises(SystemExit) as stop:
+            collect("toy", steps=10)
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert stop.value.code == 143
+    assert not list(minari_root.rglob("*"))
+
+
+@pytest.mark.parametrize(
+    ("number", "status"), [(signal.SIGKILL, -9), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)], ids=str
+)
+def test_no_process_outlives_a_collection_that_is_stopped(number, status, tmp_path, minari_root):
+    """All hold the pipe of stderr: it ends with the last of them. A worker that has begun has a maze among the models."""
+    models = tmp_path / "models"
+    models.mkdir()
+    words = [sys.executable, "-m", "edp_lightning", "collect", "pointmaze-umaze", "--steps=100000000", "--workers=2"]
+    environment = os.environ | {"TMPDIR": str(models)}
+    process = subprocess.Popen(
+        words, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True
+    )
+    try:
+        deadline = time.monotonic() + 200
+        while len(list(models.glob("*.xml"))) < 2:
+            assert process.poll() is None, process.stderr.read()[-3000:]
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        process.send_signal(number)
+        process.communicate(timeout=60)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+    assert process.returncode == status
+    assert not [path for path in minari_root.rglob("*") if path.is_file()]
+
+
 def test_existing_set_is_not_overwritten(minari_root):
     collect("toy", steps=10)
     before = (minari_root / "edp/toy/two-step-v0/data/main_data.hdf5").read_bytes()
@@ -241,6 +298,16 @@ def test_a_set_of_another_size_is_used_and_named(asked, told, minari_root, monke
     monkeypatch.setattr("edp_lightning.data.datamodule.rank_zero_info", lines.append)
     OfflineDataModule("edp/toy/two-step-v0", collect_steps=asked).prepare_data()
     assert [line for line in lines if "is there with 60 steps and is used as it is" in line] == lines[:told]
+
+
+@pytest.mark.parametrize(("asked", "used"), [(None, 3), (2, 2)])
+def test_a_fit_collects_with_its_share_of_the_machine(asked, used, monkeypatch):
+    """torch's threads follow the cores that a batch system grants, and OMP_NUM_THREADS; the machine's cores do not."""
+    calls = []
+    monkeypatch.setattr("edp_lightning.collect.collect", lambda name, **options: calls.append((name, options["workers"])))
+    monkeypatch.setattr("torch.get_num_threads", lambda: 3)
+    OfflineDataModule("edp/toy/two-step-v0", collect_steps=10, collect_workers=asked).prepare_data()
+    assert calls == [("toy", used)]
 
 
 def test_a_collecting_process_that_dies_is_one_message(minari_root, monkeypatch):
