@@ -96,11 +96,14 @@ def test_training_makes_a_hopper_stand_longer():
 
 def test_command_goes_on_where_it_was_and_says_when_it_was_too_short(tmp_path):
     output = tmp_path / "hopper.npz"
+    snapshots = tmp_path / "hopper.npz.training" / "snapshots"
+    first = []
     for steps in (4096, 8192):
         with pytest.raises(UserError, match=r"too few snapshots .* more --minutes"):
             run(["collect", "train", "hopper", "--steps", str(steps), "--output", str(output)])
-    names = [path.name for path in snapshot_files(tmp_path / "hopper.npz.training" / "snapshots")]
-    assert names[:2] == ["0000000000.npz", "0000004096.npz"]  # the second run trained on, it did not begin anew
+        first.append((snapshots / "0000000000.npz").stat().st_mtime_ns)
+    assert [path.name for path in snapshot_files(snapshots)] == ["0000000000.npz", "0000004096.npz"]
+    assert first[0] == first[1]  # the second run trained on, it did not begin anew
     assert not output.exists()
 
 
@@ -126,6 +129,8 @@ def test_command_writes_the_ants_controller_and_its_origin(tmp_path):
         (["spider"], "choose one of ant"),
         (["hopper", "--minutes", "0"], "minutes > 0"),
         (["hopper", "--output", "x.pt"], "must end in .npz"),
+        (["hopper", "--output", "/dev/null/x.npz"], "/dev/null is not writable .* choose another with --output"),
+        (["ant", "--output", "/dev/null/x.npz", "--steps", "1"], "/dev/null is not writable"),
         (["hopper", "--start", "x.npz"], "trained from nothing"),
         (["ant", "--start", "absent.npz"], "cannot be read"),
     ],
@@ -166,6 +171,28 @@ def test_policies_are_chosen_by_what_they_do(tmp_path, monkeypatch):
     assert steps[2] == 0
     assert steps[1] == steps[-1] == 1000 * chosen["medium"].number
     assert np.ptp(np.diff(steps[2:])) <= 1000
+
+
+@pytest.mark.parametrize(
+    ("in_training", "message"),
+    [
+        (lambda number: float(number), "no return in the training of .* comes to 164, 0.42 of what its best policy reaches"),
+        (lambda number: 390.0 + number, "at snapshot 0, and to that policy at snapshot 39, too early for 20 different ones"),
+    ],
+    ids=["never", "at once"],
+)
+def test_a_training_without_a_medium_policy_is_told_why(in_training, message, tmp_path, monkeypatch):
+    """Of forty snapshots it is not said that they are too few. In the exact physics each is ten better than the one before."""
+    ppo = recipe_of("hopper").build(0, None)
+    monkeypatch.setattr(type(ppo), "episode_return", property(lambda self: in_training(self.steps // 1000)))
+    for number in range(40):
+        ppo.steps = 1000 * number
+        save_snapshot(tmp_path, ppo)
+    monkeypatch.setattr(
+        selection, "judge", lambda robot, arrays, number, episodes: selection.Judged(number, 1000 * number, 10.0 * number, 1.0)
+    )
+    with pytest.raises(UserError, match=message):
+        selection.choose_policies(ROBOTS["hopper"], tmp_path, 1)
 
 
 def test_falls_end_an_ants_episode_and_cost():

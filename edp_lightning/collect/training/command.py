@@ -13,6 +13,7 @@ from edp_lightning.collect.training.selection import choose_policies
 from edp_lightning.collect.training.session import TrainingSession
 from edp_lightning.collect.training.snapshots import policy_arrays, save_arrays
 from edp_lightning.errors import UserError
+from edp_lightning.runs.run_folder import check_writable
 
 
 def train(
@@ -36,14 +37,16 @@ def train(
         start: The ant's starting weights; the bundled controller when not given.
 
     Raises:
-        UserError: If the name is unknown, a number is out of range, or the folder belongs to another training.
+        UserError: If the name is unknown, a number is out of range, the output cannot be written, or the folder belongs to
+            another training.
     """
     recipe = recipe_of(name)
     if minutes <= 0 or seed < 0 or (steps is not None and steps < 1):
         raise UserError(f"collect train needs minutes > 0, seed >= 0 and steps >= 1; got {minutes}, {seed}, {steps}")
     target = Path(output or f"{name}.npz")
-    if target.suffix != ".npz":
-        raise UserError(f"--output must end in .npz, got {target}")
+    if target.suffix != ".npz" or target.is_dir():
+        raise UserError(f"--output must end in .npz and be no folder, got {target}")
+    check_writable(target.parent)
     torch.set_num_threads(1)
     ppo = recipe.build(seed, Path(start) if start else None)
     folder = target.with_name(target.name + ".training")

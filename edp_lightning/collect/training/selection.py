@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edp_lightning.collect.locomotion_policies import ROLES, LocomotionPolicy
 from edp_lightning.collect.locomotion_recorder import record_policy
@@ -58,25 +59,21 @@ def choose_policies(
         report: Takes lines of progress.
 
     Raises:
-        UserError: If training was too short for twenty different snapshots up to medium.
+        UserError: If training was too short for twenty different snapshots up to medium, or learned too fast or too little.
     """
     stored = [read_arrays(path) for path in snapshot_files(folder)]
-    if not stored:
-        raise UserError(f"{folder} has too few snapshots (0): run the same command with more --minutes")
+    if len(stored) <= REPLAY_POLICIES:
+        raise UserError(
+            f"{folder} has too few snapshots ({len(stored)}) for {REPLAY_POLICIES} different ones up to a medium policy: "
+            "run the same command with more --minutes"
+        )
     training = np.array([float(arrays["episode_return"]) for arrays in stored])
     locomotion = Locomotion(robot)
     try:
         best = [int(i) for i in np.argsort(np.nan_to_num(training, nan=-np.inf))[::-1][:EXPERT_CANDIDATES]]
         expert = max(_judged(locomotion, stored, best, episodes, "expert", report), key=lambda judged: judged.mean)
         target = MEDIUM_SHARE * expert.mean
-        first = int(np.argmax(training >= target))
-        # Training's return is the mean of the last hundred episodes: it lags behind.
-        near = range(max(REPLAY_POLICIES - 1, first - 8), min(expert.number, first + 5))
-        if not near:
-            raise UserError(
-                f"{folder} has too few snapshots ({len(stored)}) for {REPLAY_POLICIES} different ones up to a medium policy: "
-                "run the same command with more --minutes"
-            )
+        near = _medium_candidates(training, expert, target, folder)
         medium = min(
             _judged(locomotion, stored, near, episodes, "medium", report), key=lambda judged: abs(judged.mean - target)
         )
@@ -85,6 +82,30 @@ def choose_policies(
     replay = np.round(np.linspace(0, medium.number, REPLAY_POLICIES)).astype(int)
     chosen = [stored[number] for number in (expert.number, medium.number, *replay)]
     return {name: np.stack([arrays[name] for arrays in chosen]) for name in chosen[0]}, {"expert": expert, "medium": medium}
+
+
+def _medium_candidates(training: NDArray[np.float64], expert: Judged, target: float, folder: Path) -> range:
+    """Return the numbers of the snapshots around the first one whose return in training came to ``target``.
+
+    Raises:
+        UserError: If none did, or there are not twenty different ones up to there.
+    """
+    reached = training >= target
+    if not reached.any():
+        raise UserError(
+            f"no return in the training of {folder} comes to {target:.0f}, {MEDIUM_SHARE} of what its best policy reaches in "
+            "the exact physics: run the same command with more --minutes, or train with another --seed and --output"
+        )
+    first = int(np.argmax(reached))
+    # Training's return is the mean of the last hundred episodes: it lags behind.
+    near = range(max(REPLAY_POLICIES - 1, first - 8), min(expert.number, first + 5))
+    if not near:
+        raise UserError(
+            f"the training of {folder} came to {MEDIUM_SHARE} of its best policy's return at snapshot {first}, and to that "
+            f"policy at snapshot {expert.number}, too early for {REPLAY_POLICIES} different ones up to a medium policy: run "
+            "the same command with more --minutes, for a better expert, or train with another --seed and --output"
+        )
+    return near
 
 
 def _judged(
