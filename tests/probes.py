@@ -1,5 +1,6 @@
-"""Callbacks that tests add to a run by name."""
+"""Callbacks that tests add to a run by name, and what stands for a run."""
 
+import time
 from pathlib import Path
 
 import lightning as L
@@ -53,6 +54,18 @@ class DisturbRank(L.Callback):
         if trainer.global_rank == 1 and trainer.global_step == 7:
             with torch.no_grad():
                 pl_module.critic.get_parameter(next(name for name, _ in pl_module.critic.named_parameters())).add_(1e-7)
+
+
+def interrupted_run(words: list[str]) -> None:
+    """Stands for a training in a process of a pool: the first one gets Ctrl-C; the others leave a file, and take a second."""
+    path = Path(words[-1])
+    path.touch()
+    if path.name == "0":
+        raise KeyboardInterrupt
+    deadline = time.monotonic() + 60
+    while not path.with_name("0").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    time.sleep(1)
 
 
 class DrawGlobally(L.Callback):

@@ -91,7 +91,8 @@ def gather(runs: Sequence[Run], dataset: str, steps_per_epoch: int) -> ToyResult
             continue
         module: Any = load_policy(run.folder).algorithm
         with torch.no_grad():
-            q = module.target_critic(torch.zeros(len(action), 1), action[:, None])
+            state = module.normalizer(torch.zeros(len(action), 1))
+            q = module.target_critic(state, module.action_scaler.inverse(action[:, None]))
         if run.variant.name == "entropy":
             values["one critic"].append(q[0].numpy())
         else:

@@ -5,8 +5,9 @@ import json
 import logging
 import multiprocessing
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, get_args
 
@@ -19,6 +20,7 @@ from edp_lightning.data.datamodule import OfflineDataModule
 from edp_lightning.errors import UserError, first_line
 from edp_lightning.policies.diffusion import EntropyEstimator
 from edp_lightning.runs.checkpoint_io import read_checkpoint
+from edp_lightning.runs.processes import end_with_parent
 from edp_lightning.runs.run_folder import check_writable, run_folder
 
 RunCommand = Callable[[list[str]], None]
@@ -65,7 +67,7 @@ class ToyConfig:
         epochs: Epochs of a run.
 
     Raises:
-        UserError: If the file cannot be read, or its evaluations do not end with the last epoch.
+        UserError: If the file cannot be read, its evaluations do not end with the last epoch, or it transforms rewards.
     """
 
     def __init__(self, path: str, epochs: int) -> None:
@@ -89,6 +91,12 @@ class ToyConfig:
         if epochs < 1 or epochs % every != 0:
             raise UserError(
                 f"epochs must be a positive multiple of {path}'s trainer.check_val_every_n_epoch, {every}; got {epochs}"
+            )
+        transform = self.data.get("reward_transform", "none")
+        if transform != "none":
+            raise UserError(
+                f"{path} has data.reward_transform {transform}, but the figure shows values beside the task's own rewards: "
+                "leave it at none"
             )
         self.epochs = epochs
         self.steps_per_epoch: int = self.data.get("steps_per_epoch", 1000)
@@ -130,7 +138,7 @@ class Run:
         last = self.folder / "checkpoints" / "last.ckpt"
         resume = []
         if last.exists():
-            if int(read_checkpoint(last)["global_step"]) >= self.max_steps:
+            if self._is_over(read_checkpoint(last)):
                 return
             resume = ["--ckpt_path=last"]
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -141,6 +149,11 @@ class Run:
             _hushed("lightning.pytorch", "lightning.fabric"),
         ):
             run_command(["fit", *self.arguments, *resume])
+
+    def _is_over(self, checkpoint: dict[str, Any]) -> bool:
+        """Return whether nothing is left to do: a run that was stopped in its last evaluation has that before it."""
+        owed = checkpoint["callbacks"].get("EnvironmentEvaluation", {}).get("owed", False)
+        return int(checkpoint["global_step"]) >= self.max_steps and not owed
 
 
 @contextlib.contextmanager
@@ -208,14 +221,32 @@ def train_all(runs: Sequence[Run], workers: int, run_command: RunCommand) -> Ite
                 run.train(run_command)
                 yield run
             return
-        context = multiprocessing.get_context("spawn")
-        pool = ProcessPoolExecutor(workers, mp_context=context, initializer=torch.set_num_threads, initargs=(1,))
-        try:
-            futures = {pool.submit(run.train, run_command): run for run in runs}
-            for future in as_completed(futures):
-                future.result()
-                yield futures[future]
-        finally:
-            pool.shutdown(cancel_futures=True)
+        yield from _train_in_processes(runs, workers, run_command)
     except KeyboardInterrupt:
         raise UserError("stopped: the same command goes on where the runs are") from None
+
+
+def _train_in_processes(runs: Sequence[Run], workers: int, run_command: RunCommand) -> Iterator[Run]:
+    """Train all runs and yield those that are done; after an error, or Ctrl-C, none is begun any more.
+
+    A run is handed out when there is a process for it: what waits in the pool's queue cannot all be taken back.
+    """
+    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _start)
+    waiting = iter(runs)
+    training: dict[Future[None], Run] = {}
+    try:
+        while True:
+            training |= {pool.submit(run.train, run_command): run for run in islice(waiting, workers - len(training))}
+            if not training:
+                return
+            done, _ = wait(training, return_when=FIRST_COMPLETED)
+            for future in done:
+                future.result()
+                yield training.pop(future)
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _start() -> None:
+    end_with_parent()
+    torch.set_num_threads(1)
