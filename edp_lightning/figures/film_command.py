@@ -27,7 +27,7 @@ def film_checkpoint(
         output: Film to write, ``.gif`` or ``.mp4``.
         style: ``plan`` is drawn, ``camera`` is rendered; when not given, a plan where the task is planar.
         episodes: Episodes, at least 1.
-        seed: Seed of the first one; evaluations begin with 10000.
+        seed: Seed of the first one, at least 0; evaluations begin with 10000.
         every: Decisions between frames, at least 1.
         fps: Frames per second, at least 1.
 
@@ -40,6 +40,8 @@ def film_checkpoint(
     for name, value in {"episodes": episodes, "every": every, "fps": fps}.items():
         if value < 1:
             raise UserError(f"--{name} must be at least 1; got {value}")
+    if seed < 0:
+        raise UserError(f"--seed must be at least 0; got {seed}")
     path = check_video(output)
     load_policy(ckpt_path)  # says what is wrong with it before data are prepared
     environment = environment_of(ckpt_path)

@@ -112,17 +112,19 @@ def draw_run_folder(folder: str, checkpoint: str, episodes: int, seed: int, outp
         folder: The run's folder, ``OUTPUT/DATASET/RUN_NAME-seedSEED``.
         checkpoint: Whose policy plays, ``last`` or ``best``.
         episodes: Episodes to play, at least 1.
-        seed: Seed of the first one; evaluations begin with 10000.
+        seed: Seed of the first one, at least 0; evaluations begin with 10000.
         output: Picture to write.
 
     Returns:
         The picture's path.
 
     Raises:
-        UserError: If the run, its dataset, the output or the extra ``plot`` is not to be had.
+        UserError: If the run, its dataset, the output or the extra ``plot`` is not to be had, or a number is out of range.
     """
     if episodes < 1:
         raise UserError(f"--episodes must be at least 1; got {episodes}")
+    if seed < 0:
+        raise UserError(f"--seed must be at least 0; got {seed}")
     path = check_output(output)
     curves = read_curves(folder)
     policy = load_policy(folder, checkpoint).algorithm

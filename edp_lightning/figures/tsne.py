@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 PERPLEXITY = 30.0
+LARGEST_SEED = 2**32 - 1
+"""Of scikit-learn."""
 
 
 @dataclass(frozen=True)
@@ -41,15 +43,16 @@ def sample_states(
     Args:
         dataset: Name of a set on this machine.
         count: Number of states, drawn without replacement; all of a smaller set.
-        seed: Seed of the draw.
+        seed: Seed of the draw, from 0 to 4294967295.
         view: Observation view; the set's default when not given.
 
     Returns:
         States, shape (states, observation_dim), and undiscounted returns of the stored rewards, shape (states,).
 
     Raises:
-        UserError: If the set is missing or damaged, or has no such view.
+        UserError: If the set is missing or damaged, it has no such view, or the seed is out of range.
     """
+    _check_seed(seed)
     if count < 3:
         raise UserError(f"t-SNE needs at least 3 states; got {count}")
     source = open_source(dataset)
@@ -73,11 +76,12 @@ def embed(states: NDArray[np.float32], seed: int) -> NDArray[np.float32]:
 
     Args:
         states: Shape (states, observation_dim), at least 3 of them.
-        seed: Seed of t-SNE.
+        seed: Seed of t-SNE, from 0 to 4294967295.
 
     Raises:
-        UserError: If scikit-learn is not installed, or there are too few states.
+        UserError: If scikit-learn is not installed, there are too few states, or the seed is out of range.
     """
+    _check_seed(seed)
     try:
         from sklearn.manifold import TSNE
     except ImportError as error:
@@ -91,6 +95,11 @@ def embed(states: NDArray[np.float32], seed: int) -> NDArray[np.float32]:
     method = TSNE(perplexity=min(PERPLEXITY, (len(states) - 1) / 3), init="random", random_state=seed)
     point: NDArray[np.float32] = method.fit_transform(standard).astype(np.float32)
     return point
+
+
+def _check_seed(seed: int) -> None:
+    if not 0 <= seed <= LARGEST_SEED:
+        raise UserError(f"--seed must be from 0 to {LARGEST_SEED}; got {seed}")
 
 
 def tsne(dataset: str, count: int = 1000, seed: int = 0, view: str | None = None) -> Embedding:

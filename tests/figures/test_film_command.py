@@ -44,6 +44,7 @@ def test_a_checkpoint_of_the_two_step_task_is_filmed(toy_set, tmp_path, capsys):
         (["--style=camera"], "draws no pictures"),
         (["--output=film.avi"], "ends in .gif or .mp4"),
         (["--every=0"], "--every must be at least 1"),
+        (["--seed=-1"], "--seed must be at least 0; got -1"),
     ):
         with pytest.raises(SystemExit):
             main(["film", f"--ckpt_path={checkpoint}", *options])

@@ -50,7 +50,11 @@ def test_runs_on_a_maze_and_elsewhere(command, tmp_path, capsys):
 
 @pytest.mark.parametrize(
     ("args", "expected"),
-    [(["runs/nothing"], "no TensorBoard events"), (["runs/nothing", "--episodes=0"], "at least 1")],
+    [
+        (["runs/nothing"], "no TensorBoard events"),
+        (["runs/nothing", "--episodes=0"], "at least 1"),
+        (["runs/nothing", "--seed=-1"], "--seed must be at least 0; got -1"),
+    ],
 )
 def test_mistakes_end_in_one_message(args, expected, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)

@@ -65,6 +65,8 @@ def test_any_number_of_datasets_side_by_side(clusters, toy_set, tmp_path, capsys
         (["figure", "tsne", "--dataset=tests/nothing-v0"], 1, "tests/nothing-v0"),
         (["figure", "tsne", "--dataset=tests/nothing-v0", "--output=a.jpx"], 1, "png"),
         (["figure", "tsne", "--dataset=tests/nothing-v0", "--states=-1"], 1, "at least 3 states; got -1"),
+        (["figure", "tsne", "--dataset=tests/nothing-v0", "--seed=-1"], 1, "--seed must be from 0 to 4294967295; got -1"),
+        (["figure", "tsne", "--dataset=tests/nothing-v0", "--seed=4294967296"], 1, "--seed must be from 0"),
     ],
 )
 def test_mistakes_end_in_one_message(args, status, expected, tmp_path, monkeypatch, capsys):
