@@ -21,7 +21,7 @@ from edp_lightning.errors import UserError, first_line
 from edp_lightning.policies.diffusion import EntropyEstimator
 from edp_lightning.runs.checkpoint_io import read_checkpoint
 from edp_lightning.runs.processes import end_with_parent
-from edp_lightning.runs.run_folder import check_writable, run_folder
+from edp_lightning.runs.run_folder import check_writable, checkpoint_file, run_folder
 
 RunCommand = Callable[[list[str]], None]
 """Runs one command line of the package, without the program's name."""
@@ -135,7 +135,7 @@ class Run:
         Raises:
             UserError: If the training raises one.
         """
-        last = self.folder / "checkpoints" / "last.ckpt"
+        last = checkpoint_file(self.folder)
         resume = []
         if last.exists():
             if self._is_over(read_checkpoint(last)):
