@@ -18,21 +18,17 @@ from edp_lightning.data.loader import OneBatch, TransitionLoader, mixture_probab
 from edp_lightning.data.opened import card_of, decide
 from edp_lightning.data.replay import ReplayBuffer, ReplayLoader
 from edp_lightning.data.sources.bounds import ActionBound
-from edp_lightning.data.tables.build import build_table
-from edp_lightning.data.tables.cache import cached_table, table_in_memory, table_key
 from edp_lightning.data.tables.facts import TableFacts
 from edp_lightning.data.tables.normalize import ObservationNormalization, observation_statistics
 from edp_lightning.data.tables.recipe import TableRecipe
 from edp_lightning.data.tables.rewards import RewardMap, RewardTransform
-from edp_lightning.data.tables.row_sinks import RowSink
 from edp_lightning.data.tables.rows import labelled
-from edp_lightning.data.tables.selection import best_episodes, check_share
+from edp_lightning.data.tables.selection import check_share
 from edp_lightning.data.tables.table import TransitionTable
 from edp_lightning.data.trajectories import Trajectories, check_single_steps
 from edp_lightning.data.transitions import AnyBatch, Batch, Episode, SuccessorBatch, Terminals, WindowBatch
 from edp_lightning.errors import UserError
 from edp_lightning.option_bounds import check_bounds
-from edp_lightning.runs.cache_folder import cache_folder
 from edp_lightning.runs.plain import make_plain
 from edp_lightning.runs.rng import untouched_streams
 
@@ -183,41 +179,15 @@ class OfflineDataModule(L.LightningDataModule):
 
     def prepare_data(self) -> None:
         """Collect or download a missing set, where that was asked for; otherwise say how to get it."""
+        from edp_lightning.data.sources.obtaining import collect_or_obtain
         from edp_lightning.data.sources.opening import obtain
 
         h: Any = self.hparams
         if self._arrays is None:
-            self._collect_or_obtain()
+            workers = h.collect_workers or torch.get_num_threads()  # the share of the machine that this process was given
+            collect_or_obtain(self.dataset, h.download, h.collect_steps, h.collect_seed, workers)
         for name in (*(h.mixture or {}), *([h.validation] if h.validation else ())):
             obtain(name, h.download)
-
-    def _collect_or_obtain(self) -> None:
-        from edp_lightning.collect import DATASET_IDS, collect, collecting_alone
-        from edp_lightning.data.sources.minari import is_local, recorded_steps
-        from edp_lightning.data.sources.opening import minari_id, obtain
-
-        h: Any = self.hparams
-        names = {dataset_id: name for name, dataset_id in DATASET_IDS.items()}
-        dataset_id = minari_id(self.dataset)
-        if dataset_id not in names or h.collect_steps is None:
-            obtain(self.dataset, h.download)
-            return
-        if is_local(dataset_id):
-            obtain(self.dataset, h.download)
-            steps = recorded_steps(dataset_id)
-            if steps != h.collect_steps:
-                rank_zero_info(
-                    f"{self.dataset} is there with {steps} steps and is used as it is; data.collect_steps {h.collect_steps} is "
-                    "for a set that has to be collected"
-                )
-            return
-        with collecting_alone(dataset_id):
-            if not is_local(dataset_id):  # nor has another process collected it meanwhile
-                rank_zero_info(
-                    f"{self.dataset} is not on this machine: collecting {h.collect_steps} steps with the bundled controller"
-                )
-                workers = h.collect_workers or torch.get_num_threads()  # the share of the machine that this process was given
-                collect(names[dataset_id], steps=h.collect_steps, workers=workers, seed=h.collect_seed)
 
     def setup(self, stage: str) -> None:
         """Read the set and try its environment, once on every rank; ``predict`` needs no environment."""
@@ -301,17 +271,9 @@ class OfflineDataModule(L.LightningDataModule):
     def _table(
         self, source: "Source", view: "ObservationView", recipe: TableRecipe, share: float = 1
     ) -> tuple[TransitionTable, TableFacts]:
-        """Return the table of a source; arrays in memory have no files that a cached one could be known by."""
+        from edp_lightning.data.tables.source_table import table_of
 
-        def build(sink: RowSink) -> TableFacts:
-            return build_table(best_episodes(lambda: source.episodes(view), recipe, share), recipe, sink)
-
-        if not self.hparams["cache"] or not source.files:
-            return table_in_memory(build)
-        folder = cache_folder()
-        reading = (type(source).__name__, view, self.hparams["keep_time_limits"], *([] if share == 1 else [share]))
-        reading += (source.labels,) if source.labels else ()
-        return cached_table(table_key(source.files, reading, recipe, folder), build, folder)
+        return table_of(source, view, recipe, self.hparams["keep_time_limits"], self.hparams["cache"], share)
 
     def episodes(self) -> Iterator[Episode]:
         """Yield the episodes with the rewards and ends that training sees, rewards before their transformation."""

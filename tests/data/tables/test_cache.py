@@ -207,7 +207,7 @@ def prepared(**options):
 def test_a_dataset_comes_back_equal_from_the_cache(random_set, tmp_path, monkeypatch):
     plain, first = prepared(cache=False), prepared()
     path = table_file(tmp_path / "cache")
-    monkeypatch.setattr("edp_lightning.data.datamodule.build_table", None)
+    monkeypatch.setattr("edp_lightning.data.tables.source_table.build_table", None)
     cached = prepared()
     assert path == table_file(tmp_path / "cache")
     for data in (first, cached):
