@@ -137,10 +137,7 @@ class OnlineTraining(L.Callback):
             )
         self._start = int(self._saved.get("start", checkpoint["global_step"]))
         self._points = list(self._saved.get("points", []))
-        for name, value in self._settings().items():
-            before = self._saved.get("settings", {}).get(name, value)
-            if value != before:
-                raise UserError(f"this run began with online.{name} {before:g}, not {value:g}: it cannot change on the way")
+        self._pace.check_unchanged(self._saved.get("settings", {}))
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Set the number of gradient steps, and put the buffer beside the table.
@@ -262,18 +259,10 @@ class OnlineTraining(L.Callback):
             return self._saved | {"points": self._points} if self._saved and self._pace.env_steps else {}
         return {
             "start": self._start,
-            "settings": self._settings(),
+            "settings": self._pace.settings,
             "collected": self._collector.state(),
             "points": self._points,
             "origin": self._origin,
-        }
-
-    def _settings(self) -> dict[str, float]:
-        pace = self._pace
-        return {
-            "first_env_steps": pace.first,
-            "env_steps_per_gradient_step": pace.per_gradient_step,
-            "num_envs": pace.num_envs,
         }
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:

@@ -1,6 +1,7 @@
 """How environment steps and gradient steps take turns."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -47,6 +48,29 @@ class Pace:
         for name, value in (("env_steps", self.env_steps), ("first_env_steps", self.first)):
             if value % self.num_envs:
                 raise UserError(f"online.{name} {value} must be a multiple of online.num_envs {self.num_envs}")
+
+    @property
+    def settings(self) -> dict[str, float]:
+        """What decides which environment step follows which gradient step, by option."""
+        return {
+            "first_env_steps": self.first,
+            "env_steps_per_gradient_step": self.per_gradient_step,
+            "num_envs": self.num_envs,
+        }
+
+    def check_unchanged(self, saved: Mapping[str, float]) -> None:
+        """Refuse other turns than a run began with; ``env_steps`` alone may grow.
+
+        Args:
+            saved: Its :attr:`settings`, as far as they are known.
+
+        Raises:
+            UserError: Naming the option.
+        """
+        for name, value in self.settings.items():
+            before = saved.get(name, value)
+            if value != before:
+                raise UserError(f"this run began with online.{name} {before:g}, not {value:g}: it cannot change on the way")
 
     @property
     def ratio(self) -> Fraction:

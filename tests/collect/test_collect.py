@@ -304,7 +304,9 @@ def test_a_set_of_another_size_is_used_and_named(asked, told, minari_root, monke
 def test_a_fit_collects_with_its_share_of_the_machine(asked, used, monkeypatch):
     """torch's threads follow the cores that a batch system grants, and OMP_NUM_THREADS; the machine's cores do not."""
     calls = []
-    monkeypatch.setattr("edp_lightning.data.sources.obtaining.collect", lambda name, **options: calls.append((name, options["workers"])))
+    monkeypatch.setattr(
+        "edp_lightning.data.sources.obtaining.collect", lambda name, **options: calls.append((name, options["workers"]))
+    )
     monkeypatch.setattr("torch.get_num_threads", lambda: 3)
     OfflineDataModule("edp/toy/two-step-v0", collect_steps=10, collect_workers=asked).prepare_data()
     assert calls == [("toy", used)]
