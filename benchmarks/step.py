@@ -36,6 +36,7 @@ from benchmarks.step_report import goals, processor, table
 from edp_lightning.algorithms.entropy_diffusion import EntropyDiffusionPolicy
 from edp_lightning.algorithms.noise import NoiseSource
 from edp_lightning.algorithms.optimization import apply_gradients, loss_gradients
+from edp_lightning.algorithms.registry import built_in
 from edp_lightning.callbacks.forced import FORCED_CALLBACKS
 from edp_lightning.callbacks.target_update import move_towards
 
@@ -212,7 +213,7 @@ def profile(arguments: argparse.Namespace) -> None:
 def parse(argv: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="one row, two critics, within 50 s")
-    parser.add_argument("--algorithm", choices=sorted(algorithm_step.PEERS), help="another algorithm than the default one")
+    parser.add_argument("--algorithm", choices=sorted(built_in()), help="another algorithm than the default one")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--critics", type=int, nargs="+", default=[2, 10, 64])
     parser.add_argument("--max_q", nargs="+", choices=["off", "on"], default=["off", "on"])
