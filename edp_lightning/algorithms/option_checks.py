@@ -1,6 +1,5 @@
 """Combinations of options that cannot be computed, refused when a model is made."""
 
-import math
 from collections.abc import Sequence
 
 from edp_lightning.errors import UserError
@@ -48,5 +47,5 @@ def check_bounds(name: str, bounds: Sequence[float] | None) -> None:
     """
     if bounds is None:
         return
-    if len(bounds) != 2 or not all(math.isfinite(bound) for bound in bounds) or bounds[0] >= bounds[1]:
+    if len(bounds) != 2 or bounds[0] >= bounds[1]:
         raise UserError(f"{name} must be a least and a greater number, as in [0, 100], or null for none (got {list(bounds)})")
