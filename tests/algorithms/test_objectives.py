@@ -208,7 +208,7 @@ def test_targets_stay_within_what_rewards_allow():
 
 @pytest.mark.parametrize("bounds", [[1.0, 1.0], [1.0], [0.0, float("inf")], [2.0, 1.0]])
 def test_bounds_that_bound_nothing_are_refused(bounds):
-    with pytest.raises(UserError, match="target_bounds must be (a least and a greater|a finite) number"):
+    with pytest.raises(UserError, match=r"target_bounds must be (a least and a greater|a finite) number"):
         build(target_bounds=bounds)
 
 

@@ -22,6 +22,7 @@ def algorithm(**changes):
         "normalizer": lambda observation: observation / 2,
         "draw_actions": lambda observation, generator: torch.full((len(observation), 1), 0.5),
         "critics": Critics(q, q, lambda values: values.amin(dim=0)),
+        "discount": 0.5,
     }
     return SimpleNamespace(**(made | changes))
 
