@@ -13,6 +13,8 @@ from edp_lightning.figures.drawing import new_figure
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+LINES = ("-", "--", ":")
+
 
 def draw_bars(grid: Grid, summary: Summary) -> "Figure":
     """Return a figure with a panel per task and a bar per system: last checkpoints with their intervals."""
@@ -21,7 +23,7 @@ def draw_bars(grid: Grid, summary: Summary) -> "Figure":
         rows = [row for row in summary.rows if row.task == task]
         for row in rows:
             place = grid.systems.index(row.system)
-            ax.bar(place, row.last.value, color=f"C{place}")
+            ax.bar(place, row.last.value, color=_style(grid, row.system)["color"])
             if row.last.low is not None and row.last.high is not None:
                 ends = [[max(0.0, row.last.value - row.last.low)], [max(0.0, row.last.high - row.last.value)]]
                 ax.errorbar(place, row.last.value, yerr=ends, color="black", capsize=3)
@@ -41,14 +43,17 @@ def draw_curves(grid: Grid) -> "Figure | None":
     if not curves:
         return None
     figure, axes = new_figure(len(curves), 4.5, 4.6)
+    from matplotlib.ticker import EngFormatter
+
     for ax, (task, systems) in zip(axes, sorted(curves.items()), strict=True):
         for system, found in systems.items():
-            color = f"C{grid.systems.index(system)}"
+            style = _style(grid, system)
             for curve in found:
-                ax.plot(list(curve), list(curve.values()), color=color, alpha=0.3, linewidth=0.8)
+                ax.plot(list(curve), list(curve.values()), **style, alpha=0.3, linewidth=0.8)
             steps = sorted(set.intersection(*map(set, found)))
             values = [np.mean([curve[step] for curve in found]) for step in steps]
-            ax.plot(steps, values, color=color, label=f"{system} ({len(found)})")
+            ax.plot(steps, values, **style, label=f"{system} ({len(found)})")
+        ax.xaxis.set_major_formatter(EngFormatter(sep=""))  # 100k
         ax.set_title(task, fontsize=8)
         ax.set(xlabel="gradient steps", ylabel=next(row.last[0].scale for (name, _), row in grid.cells.items() if name == task))
         ax.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.2))  # many systems would hide the curves
@@ -65,10 +70,16 @@ def draw_profiles(grid: Grid, summary: Summary) -> "Figure | None":
     figure, (ax,) = new_figure(1, 5.0, 3.6)
     for system, tasks in scores.items():
         profile = performance_profile(tasks, thresholds)
-        ax.step(thresholds, profile, where="post", color=f"C{grid.systems.index(system)}", label=system)
+        ax.step(thresholds, profile, where="post", **_style(grid, system), label=system)
     ax.set(xlabel="score", ylabel="share of runs above it", ylim=(0, 1.02))
     ax.legend(fontsize=7)
     return figure
+
+
+def _style(grid: Grid, system: str) -> dict[str, str]:
+    """Return colour and kind of line of a system: ten colours, then the same ones dashed, then dotted."""
+    turn, color = divmod(grid.systems.index(system), 10)
+    return {"color": f"C{color}", "linestyle": LINES[turn % len(LINES)]}
 
 
 def draw(folder: Path, grid: Grid, summary: Summary) -> list[Path]:

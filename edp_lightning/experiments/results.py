@@ -158,7 +158,7 @@ def read_result(file: Path) -> Result:
         "data": _text({key: value for key, value in dataset.items() if key not in ("id", "view")}),
         "environment": _text(record["environment"]),
         "episodes": _text([episode["seed"] for episode in record["episodes"]]),
-        "options": _text(checkpoint.get("options")),
+        "options": _text(_given(checkpoint.get("options"))),
         "choice of actions": _text({key: value for key, value in record.items() if key not in COMMON}),
     }
     seed = int(checkpoint["training_seed"])
@@ -249,6 +249,13 @@ def _why_alone(best: Result, tested: Collection[Path]) -> str:
         return "its run's test_last.json is left out"
     unreadable = (best.folder / "test_last.json").exists()
     return "its run's test_last.json cannot be read" if unreadable else "its run has no test_last.json"
+
+
+def _given(options: Any) -> Any:
+    """Return options without those that are null: what is not given was so, too, before there was such an option."""
+    if not isinstance(options, Mapping):
+        return options
+    return {name: _given(value) for name, value in options.items() if value is not None}
 
 
 def _text(value: Any) -> str:

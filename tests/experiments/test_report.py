@@ -132,6 +132,23 @@ def test_what_differs_is_left_out_and_named(runs, changes, reason, capsys, tmp_p
     assert f"`{odd}`" in text.partition("## Left out")[2]
 
 
+def test_an_option_that_is_null_is_one_that_was_not_there_yet(runs):
+    newer = write(runs, HOPPER, "IQL", 3, 90.0)
+    record = json.loads(newer.read_text())
+    record["checkpoint"]["options"]["model"]["target_bounds"] = None
+    newer.write_text(json.dumps(record))
+    assert [result.seed for result in read_grid([runs]).cells[HOPPER, "IQL"].last] == [0, 1, 2, 3]
+
+
+def test_each_of_many_systems_has_lines_of_its_own(tmp_path):
+    for number in range(23):
+        write(tmp_path, HOPPER, f"A{number:02}", 0, 1.0, evaluations={"last": 1.0, "gradient_steps": [1, 2], "scores": [0, 1]})
+    figure = draw_curves(read_grid([tmp_path]))
+    (ax,) = figure.axes
+    looks = {(line.get_color(), line.get_linestyle()) for line in ax.lines if not line.get_label().startswith("_")}
+    assert len(looks) == 23
+
+
 def test_seeds_that_one_task_has_more_of_are_named(runs):
     write(runs, HOPPER, "IQL", 3, 90.0)
     assert "IQL: its first 3 seeds of every task count in the numbers over tasks." in summarize(read_grid([runs])).notes
