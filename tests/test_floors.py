@@ -8,7 +8,7 @@ from pathlib import Path
 PACKAGE = Path(__file__).parents[1] / "edp_lightning"
 
 FLOORS = (
-    ("errors", "networks", "diffusion"),
+    ("errors", "option_bounds", "networks", "diffusion"),
     ("runs",),
     ("environments",),
     ("collect",),
