@@ -36,7 +36,7 @@ EPISODE = 1000
 MAX_RATIO, COMPILED_SPEEDUP = 1.2, 1.5
 
 
-class RowsWithSuccessors(Data):
+class RowsForAlgorithm(Data):
     """The same rows; batches hold next actions, or are windows, where the algorithm wants them."""
 
     module: Any = None
@@ -83,7 +83,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, float]:
             yield from range(repeat)
             times["trainer"].append((clock() - start) / repeat * 1e3)
 
-    data = RowsWithSuccessors(torch.device("cpu"), turns)
+    data = RowsForAlgorithm(torch.device("cpu"), turns)
     data.module = module
     rows, count = data.loader(), [0]
 

@@ -6,7 +6,7 @@ import os
 import signal
 import time
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, ClassVar, NoReturn
 
 import lightning as L
 import torch
@@ -16,7 +16,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from edp_lightning.callbacks.resumed_loops import evaluation_follows, stand_at_epochs_start
-from edp_lightning.errors import UserError
+from edp_lightning.option_bounds import check_bounds
 from edp_lightning.runs.checkpoint_io import IN_BACKGROUND, AtomicCheckpointIO, read_checkpoint
 from edp_lightning.runs.ranks import check_agreement, largest_over_ranks
 from edp_lightning.runs.run_folder import checkpoint_file, lies_in
@@ -42,11 +42,10 @@ class LastCheckpoint(Checkpoint):
             training is on a GPU.
     """
 
+    at_least: ClassVar[dict[str, float]] = {"every_n_steps": 1, "min_seconds": 0}
+
     def __init__(self, every_n_steps: int = 1000, min_seconds: float = 0.0, background: bool | None = None) -> None:
-        if every_n_steps < 1:
-            raise UserError(f"last_checkpoint.every_n_steps must be at least 1; got {every_n_steps}")
-        if min_seconds < 0:
-            raise UserError(f"last_checkpoint.min_seconds must be at least 0; got {min_seconds}")
+        check_bounds("last_checkpoint", {"every_n_steps": every_n_steps, "min_seconds": min_seconds}, self)
         self.every_n_steps = every_n_steps
         self.min_seconds = min_seconds
         self.background = background

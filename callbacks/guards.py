@@ -1,7 +1,7 @@
 """Stops a run whose numbers went bad before anything bad reaches a checkpoint, and warns of a diverging Q."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import lightning as L
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from edp_lightning.data.datamodule import OfflineDataModule
 from edp_lightning.errors import UserError
+from edp_lightning.option_bounds import check_bounds
 from edp_lightning.runs.ranks import gather_objects
 
 
@@ -26,9 +27,10 @@ class NumericsGuard(L.Callback):
             magnitude of an n-step reward divided by (1 - discount^n).
     """
 
+    at_least: ClassVar[dict[str, float]] = {"every_n_steps": 1}
+
     def __init__(self, every_n_steps: int = 100, q_bound: float | None = None) -> None:
-        if every_n_steps < 1:
-            raise UserError(f"guard.every_n_steps must be at least 1; got {every_n_steps}")
+        check_bounds("guard", {"every_n_steps": every_n_steps}, self)
         self.every_n_steps = every_n_steps
         self.q_bound = q_bound
         self._bound = q_bound

@@ -1,6 +1,6 @@
 """Errors on transitions that training never sees, beside those on transitions that it does see."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import lightning as L
 import torch
@@ -10,8 +10,8 @@ from torch import Tensor
 from edp_lightning.algorithms.losses import td_target
 from edp_lightning.data.tables.table import TransitionTable
 from edp_lightning.data.transitions import Batch
-from edp_lightning.errors import UserError
 from edp_lightning.evaluation.calibration import spread_evenly
+from edp_lightning.option_bounds import check_bounds
 from edp_lightning.runs.ranks import gather_objects
 
 
@@ -28,9 +28,10 @@ class HeldOutErrors(L.Callback):
         num_rows: Largest number of rows of each kind, evenly spread over the sets.
     """
 
+    at_least: ClassVar[dict[str, float]] = {"num_rows": 1}
+
     def __init__(self, num_rows: int = 4096) -> None:
-        if num_rows < 1:
-            raise UserError(f"held_out.num_rows must be at least 1; got {num_rows}")
+        check_bounds("held_out", {"num_rows": num_rows}, self)
         self.num_rows = num_rows
 
     @torch.no_grad()

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import lightning as L
 import torch
@@ -27,6 +27,7 @@ from edp_lightning.evaluation.metrics import evaluation_scores
 from edp_lightning.evaluation.online_curve import Point, collected_since, write_points
 from edp_lightning.evaluation.pace import Pace
 from edp_lightning.evaluation.rollout import EpisodeResult
+from edp_lightning.option_bounds import check_bounds
 from edp_lightning.runs.rng import untouched_streams
 from edp_lightning.runs.run_folder import lies_in
 
@@ -58,6 +59,8 @@ class OnlineTraining(L.Callback):
         action_noise: Standard deviation of Gaussian noise on actions that fill [-1, 1].
     """
 
+    at_least: ClassVar[dict[str, float]] = {"env_steps": 0, "buffer_size": 1, "num_workers": 0, "action_noise": 0}
+
     def __init__(
         self,
         env_steps: int = 0,
@@ -73,14 +76,8 @@ class OnlineTraining(L.Callback):
     ) -> None:
         if not 0 <= offline_share <= 1:
             raise UserError(f"online.offline_share must lie between 0 and 1; got {offline_share}")
-        for name, value, least in (
-            ("env_steps", env_steps, 0),
-            ("buffer_size", buffer_size, 1),
-            ("num_workers", num_workers, 0),
-            ("action_noise", action_noise, 0),
-        ):
-            if value is not None and value < least:
-                raise UserError(f"online.{name} must be at least {least}; got {value}")
+        counts = {"env_steps": env_steps, "buffer_size": buffer_size, "num_workers": num_workers}
+        check_bounds("online", counts | {"action_noise": action_noise}, self)
         self._pace = Pace(env_steps, first_env_steps, env_steps_per_gradient_step, num_envs)
         if env_steps:
             self._pace.check()

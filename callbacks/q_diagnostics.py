@@ -1,7 +1,7 @@
 """Whether the critics tell the truth, at every evaluation."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import lightning as L
 import numpy as np
@@ -16,6 +16,7 @@ from edp_lightning.errors import UserError
 from edp_lightning.evaluation.calibration import ReturnsToGo, bias, concatenate, correlation, returns_to_go, spread_evenly
 from edp_lightning.evaluation.rollout import EpisodeResult, Trajectory
 from edp_lightning.figures.calibration import draw_calibration
+from edp_lightning.option_bounds import check_bounds
 
 
 class QDiagnostics(L.Callback):
@@ -35,9 +36,10 @@ class QDiagnostics(L.Callback):
         num_states: Largest number of episode steps, and of dataset rows, that go through the critics.
     """
 
+    at_least: ClassVar[dict[str, float]] = {"num_states": 2}
+
     def __init__(self, enabled: bool = True, num_states: int = 1024) -> None:
-        if num_states < 2:
-            raise UserError(f"q_diagnostics.num_states must be at least 2; got {num_states}")
+        check_bounds("q_diagnostics", {"num_states": num_states}, self)
         self.enabled = enabled
         self.num_states = num_states
         self._told: set[str] = set()

@@ -134,7 +134,7 @@ class ReBRAC(OfflineAlgorithm):
         critic_loss, q = self._critic_loss(self.critic, observation, batch.action, target)
         self.update("critic", critic_loss)
         numbers = {"critic/q_mean": q.detach().mean(), "critic/target": target.mean()}
-        if step % h.actor_every == 0:
+        if self._learners["actor"].has_turn(step):
             distance, value, magnitude = self._actor_terms(self.actor, self.critic, observation, batch.action)
             scale = 1 / self.mean_over_ranks(magnitude.detach()) if h.normalize_q else 1.0
             self.update("actor", h.actor_bc_coef * distance - scale * value)

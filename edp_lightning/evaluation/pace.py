@@ -4,8 +4,10 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import ClassVar
 
 from edp_lightning.errors import UserError
+from edp_lightning.option_bounds import check_bounds
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,8 @@ class Pace:
         num_envs: Environments.
     """
 
+    at_least: ClassVar[dict[str, float]] = {"num_envs": 1, "first_env_steps": 0}
+
     env_steps: int
     first: int
     per_gradient_step: float
@@ -34,10 +38,7 @@ class Pace:
         Raises:
             UserError: Naming the option.
         """
-        least = {"num_envs": 1, "first_env_steps": 0}
-        for name, value in (("num_envs", self.num_envs), ("first_env_steps", self.first)):
-            if value < least[name]:
-                raise UserError(f"online.{name} must be at least {least[name]}; got {value}")
+        check_bounds("online", {"num_envs": self.num_envs, "first_env_steps": self.first}, self)
         if not self.per_gradient_step > 0:
             raise UserError(f"online.env_steps_per_gradient_step must be above 0; got {self.per_gradient_step:g}")
         if self.env_steps <= self.first:

@@ -11,11 +11,8 @@ from edp_lightning.errors import UserError
 from edp_lightning.experiments.attempts import FOLDER
 from edp_lightning.experiments.options import read_yaml
 from edp_lightning.experiments.plan import Trial
-from edp_lightning.runs.checkpoint_io import read_checkpoint
+from edp_lightning.runs import checkpoint_io
 from edp_lightning.runs.run_folder import NAMED_CHECKPOINTS, PENDING, checkpoint_file
-
-EVALUATION = "EnvironmentEvaluation"
-"""Name under which a checkpoint keeps whether an evaluation of its policy was interrupted."""
 
 
 def trial_folder(trial: Trial) -> Path:
@@ -46,8 +43,7 @@ def owes_evaluation(trial: Trial) -> bool:
         trial: A trial with a checkpoint.
     """
     path = checkpoint_file(trial.folder)
-    state = _read(path).get("callbacks", {}).get(EVALUATION, {})
-    return bool(state.get("owed")) or checkpoint_file(trial.folder, PENDING).exists()
+    return checkpoint_io.owes_evaluation(_read(path)) or checkpoint_file(trial.folder, PENDING).exists()
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -57,7 +53,7 @@ def _read(path: Path) -> dict[str, Any]:
         int(checkpoint["global_step"])
         return checkpoint
     except Exception:
-        return read_checkpoint(path)
+        return checkpoint_io.read_checkpoint(path)
 
 
 def next_command(trial: Trial) -> list[str] | None:

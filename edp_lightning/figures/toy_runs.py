@@ -19,7 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 from edp_lightning.data.datamodule import OfflineDataModule
 from edp_lightning.errors import UserError, first_line
 from edp_lightning.policies.diffusion import EntropyEstimator
-from edp_lightning.runs.checkpoint_io import read_checkpoint
+from edp_lightning.runs.checkpoint_io import owes_evaluation, read_checkpoint
 from edp_lightning.runs.processes import end_with_parent
 from edp_lightning.runs.run_folder import check_writable, checkpoint_file, run_folder
 
@@ -152,8 +152,7 @@ class Run:
 
     def _is_over(self, checkpoint: dict[str, Any]) -> bool:
         """Return whether nothing is left to do: a run that was stopped in its last evaluation has that before it."""
-        owed = checkpoint["callbacks"].get("EnvironmentEvaluation", {}).get("owed", False)
-        return int(checkpoint["global_step"]) >= self.max_steps and not owed
+        return int(checkpoint["global_step"]) >= self.max_steps and not owes_evaluation(checkpoint)
 
 
 @contextlib.contextmanager

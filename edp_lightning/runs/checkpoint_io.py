@@ -2,6 +2,7 @@
 
 import copy
 import os
+from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -47,6 +48,11 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
             f"checkpoint {path} has format {checkpoint[FORMAT_KEY]}, newer than {FORMAT_VERSION}: update edp_lightning"
         )
     return checkpoint
+
+
+def owes_evaluation(checkpoint: Mapping[str, Any]) -> bool:
+    """Return whether an evaluation of this state was given up: the run that goes on makes up for it."""
+    return bool(checkpoint.get("callbacks", {}).get("EnvironmentEvaluation", {}).get("owed"))
 
 
 def _is_from_a_notebook(checkpoint: dict[str, Any]) -> bool:
